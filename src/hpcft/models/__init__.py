@@ -1,0 +1,1 @@
+"""Base models and tokenizers, adapters, 4-bit weights, parameter counts."""

@@ -1,0 +1,36 @@
+"""Base weights in 4 bits (NF4 with double quantisation), through bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+
+def fence_cpu_repacking() -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in place on CPUs with avx512_bf16.
+
+    In 0.50 the first forward in eval mode rewrites the weights for a faster kernel. Training afterwards gets a
+    wrong gradient through the base, without an error, and saving writes the altered weights. The repacking is
+    asked for only where this function says that the CPU could use it.
+    """
+    import bitsandbytes.nn.modules as modules
+
+    modules.has_avx512bf16 = lambda: False
+
+
+def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """QLoRA's weights (Dettmers et al. 2023): NF4, quantisation constants quantised again."""
+    from transformers import BitsAndBytesConfig
+
+    fence_cpu_repacking()
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        # ZeRO-3 partitions parameters of the compute type only; a byte tensor would stay whole on every rank.
+        bnb_4bit_quant_storage=compute_dtype,
+    )

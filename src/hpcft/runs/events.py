@@ -1,0 +1,170 @@
+r"""Append-only logs: one JSON record a line, numbered, each with a checksum, one writer a file.
+
+A line is `{"seq":3,"t":1767225600.0,"kind":"step",…,"crc":"9ae0daaf"}`; the checksum is the CRC-32 of the text
+before `,"crc"`. A killed writer leaves whole lines and at most one torn one, at the end; readers step over
+what is damaged and report it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcft.runs.files import FILE_MODE, explained
+
+_MARK = b',"crc":"'
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity, and both say something about a run: they are kept as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """One record as a line with its checksum."""
+    body = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()[:-1]
+    return b'%s%s%08x"}\n' % (body, _MARK, zlib.crc32(body))
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of a line, without its checksum, or None when the line is damaged."""
+    body, mark, tail = line.rstrip(b"\n").rpartition(_MARK)
+    if not mark or tail != b'%08x"}' % zlib.crc32(body):
+        return None
+    try:
+        record = json.loads(body + b"}")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+@dataclass
+class Log:
+    """What a log file holds.
+
+    Attributes:
+        records: the whole ones, in file order.
+        damaged: line numbers (from 1) that failed their checksum.
+        torn: bytes after the last line end, left by a writer that was killed (or is writing now).
+        end: offset behind the last whole line, to go on reading from.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    torn: int = 0
+    end: int = 0
+
+
+def read_log(path: Path, offset: int = 0) -> Log:
+    """Read a log from a byte offset that an earlier `Log.end` gave. No file: an empty log."""
+    log = Log(end=offset)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return log
+    whole, _, rest = content.rpartition(b"\n")
+    log.torn = len(rest)
+    log.end = offset + len(content) - len(rest)
+    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+        record = decode(line)
+        if record is None:
+            log.damaged.append(number)
+        else:
+            log.records.append(record)
+    return log
+
+
+class EventLog:
+    """The writer. Each record is handed to the kernel at once, so a killed process loses none, and flushed to
+    the disk every `sync_seconds` by a thread of its own, so that a slow disk does not slow a training step.
+
+    Args:
+        path: file to append to; made with mode 0600.
+        sync_seconds: longest time that a record waits for the disk; 0: each record is flushed as it is written.
+    """
+
+    def __init__(self, path: Path, sync_seconds: float = 5.0) -> None:
+        self.path = path
+        existing = read_log(path)
+        self._next = 1 + max((int(r.get("seq", 0)) for r in existing.records), default=0)
+        with explained(path, "write the log"):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+            if existing.torn:
+                # A line end of its own keeps the torn tail from spoiling the next record.
+                os.write(self._fd, b"\n")
+        self._lock = threading.Lock()
+        self._dirty = False
+        self._sync_each = sync_seconds == 0
+        self._stop = threading.Event()
+        self._flusher: threading.Thread | None = None
+        if not self._sync_each:
+            self._flusher = threading.Thread(target=self._flush_often, args=(sync_seconds,), daemon=True)
+            self._flusher.start()
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one record.
+
+        Raises:
+            NotAllowedError: no space left, quota used up. What was written before is safe.
+        """
+        with self._lock:
+            record = {"seq": self._next, "t": round(time.time(), 3), "kind": kind, **_plain(fields)}
+            line = encode(record)
+            with explained(self.path, "write the log"):
+                written = os.write(self._fd, line)
+                if written != len(line):
+                    os.write(self._fd, line[written:])
+            self._next += 1
+            self._dirty = True
+        if self._sync_each:
+            self.sync()
+        return record
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        with self._lock:
+            if self._dirty:
+                self._dirty = False
+                os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self.sync()
+        os.close(self._fd)
+
+    def _flush_often(self, seconds: float) -> None:
+        while not self._stop.wait(seconds):
+            self.sync()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def follow(path: Path, cursor: int = 0) -> Iterator[Log]:
+    """Read on from where the last turn ended, each time the caller asks; never ends."""
+    while True:
+        log = read_log(path, cursor)
+        cursor = log.end
+        yield log

@@ -1,0 +1,38 @@
+"""The ways of fine-tuning that a job can name with `variant`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Quantization = Literal["none", "nf4"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a variant's name stands for.
+
+    Attributes:
+        label: how wandb's tables call it (`config.model_variant`).
+        adapter: the PEFT method, or None when all weights are trained.
+        quantization: how the base model's weights are held during training.
+        strategy: wandb's `config.quantization_strategy` (`int4`, `int8` or None).
+    """
+
+    label: str
+    adapter: Literal["lora"] | None
+    quantization: Quantization
+    strategy: Literal["int4", "int8"] | None
+
+
+VARIANTS: dict[str, Variant] = {
+    "full": Variant("Full FT", None, "none", None),
+    "lora": Variant("Full LoRA", "lora", "none", None),
+    "qlora": Variant("QLoRA", "lora", "nf4", "int4"),
+}
+
+# Named here so that asking for one is answered with the state of things, not with "unknown".
+NOT_YET = {
+    "ptq": "variant 'ptq' (LoRA, then quantisation after training) is not part of this version; "
+    "train with 'lora', or with 'qlora' for a base model in 4 bits",
+}

@@ -8,7 +8,6 @@ what is damaged and report it.
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import time
@@ -18,20 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcft.runs.files import FILE_MODE, explained
+from hpcft.runs.files import FILE_MODE, explained, without_nan
 
 _MARK = b',"crc":"'
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity, and both say something about a run: they are kept as words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -124,7 +112,7 @@ class EventLog:
             NotAllowedError: no space left, quota used up. What was written before is safe.
         """
         with self._lock:
-            record = {"seq": self._next, "t": round(time.time(), 3), "kind": kind, **_plain(fields)}
+            record = {"seq": self._next, "t": round(time.time(), 3), "kind": kind, **without_nan(fields)}
             line = encode(record)
             with explained(self.path, "write the log"):
                 written = os.write(self._fd, line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,26 +61,46 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text`: written aside, fsync, rename, fsync of the folder. Mode 0600."""
+def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace `path` by `text`: written aside, fsync, rename, fsync of the folder. Mode 0600.
+
+    Args:
+        path: file to replace.
+        text: its new content.
+        durable: without it no fsync is made, for what is written every second and worthless after a power cut.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path, "write"):
         try:
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             aside.replace(path)
         except OSError:
             aside.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON; a NaN is refused, since it is not JSON."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace `path` by `value` as JSON; NaN and infinities, which JSON has not, become words."""
+    text = json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n", durable=durable)
+
+
+def without_nan(value: Any) -> Any:
+    """The value with its NaN and infinities as words: they say something about a run, and JSON has none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return value
 
 
 def read_json(path: Path) -> Any:

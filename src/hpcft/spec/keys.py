@@ -38,19 +38,18 @@ SHORT_NAMES: dict[str, str] = {
     "epochs": "training.num_train_epochs",
     "num_epochs": "training.num_train_epochs",
     "lr": "training.learning_rate",
+    "learning_rate": "training.learning_rate",
     "warmup_steps": "training.warmup_steps",
     "seed": "training.seed",
     "zero": "training.zero",
     "nodes": "resources.nodes",
     "gpus_per_node": "resources.gpus_per_node",
-    "gpus": "resources.gpus_per_node",
     "time": "resources.time",
     "partition": "resources.partition",
     "account": "resources.account",
     "qos": "resources.qos",
     "wandb": "tracking.mode",
     "project": "tracking.project",
-    "report_to": "tracking.mode",
 }
 
 

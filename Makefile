@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
+# which would write addresses into the lock.
+.DEFAULT_GOAL := help
+.PHONY: help sync demo test test-all check lock bench clean
+BIN := .venv/bin
+export PYTHON ?= python3
+# One thread a process: beside a busy neighbour, two are many times slower.
+TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 HF_HUB_OFFLINE=1 WANDB_MODE=offline
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: "{printf \"%-10s %s\\n\", \$$1, \$$2}"
+
+sync: .venv/.synced ## install the locked dependencies into .venv
+
+.venv/.synced: pyproject.toml uv.lock scripts/setup.sh
+	@sh scripts/setup.sh
+
+demo: sync ## tune a small model in 4 bits here and now
+	$(BIN)/hpcft submit --variant qlora --preset quickstart --cluster local --wait
+
+check: sync ## formatting, lint, types, layers, shell
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run scripts/*.sh tests/slurm/*.sh
+
+test: check ## install what the tests need, and run them
+	sh tests/slurm/install.sh
+	$(TEST_ENV) $(BIN)/pytest
+
+test-all: check ## the tests, the slow drills and matrices too
+	sh tests/slurm/install.sh
+	$(TEST_ENV) $(BIN)/pytest -m 'slow or not slow'
+
+lock: ## resolve again, newest versions within the bounds
+	rm -f .venv/.synced uv.lock
+	@sh scripts/setup.sh
+
+bench: sync ## start-up times, side by side
+	$(BIN)/python benchmarks/startup.py
+
+clean: ## remove what the targets made
+	rm -rf .venv .tools results

@@ -1,0 +1,197 @@
+"""The options that every verb about a job takes, made from the table of keys, and the job that they give."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hpcft.cluster.profile import Profile, choose_cluster
+from hpcft.errors import UsageError
+from hpcft.spec import assets
+from hpcft.spec.build import Resolved, build, merge
+from hpcft.spec.keys import SHORT_NAMES, fields
+from hpcft.spec.layers import (
+    CLUSTER,
+    Layer,
+    Problem,
+    environment_layer,
+    mapping_layer,
+    options_layer,
+    pairs_layer,
+    yaml_layer,
+)
+
+_NO_EVAL = "evaluation.enabled"
+
+
+@dataclass
+class Request:
+    """What was typed about the job.
+
+    Attributes:
+        options: key → (text, the option as it is spelt).
+        pairs: `--set` values. words: bare arguments, a spec file or `key=value`.
+    """
+
+    options: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pairs: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    preset: str | None = None
+    cluster: str | None = None
+
+
+@dataclass
+class Plan:
+    """A job with the cluster that it is for.
+
+    Attributes:
+        reason: why this cluster, a sentence to print.
+        stem: what a run is called that has no name.
+    """
+
+    resolved: Resolved
+    profile: Profile
+    reason: str
+    stem: str
+
+
+def _flags() -> dict[str, list[str]]:
+    flags: dict[str, list[str]] = {}
+    for short, key in SHORT_NAMES.items():
+        flags.setdefault(key, []).append("--" + short.replace("_", "-"))
+    return flags
+
+
+def takes_job(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the job options; it receives them as its first argument, a `Request`."""
+    parameters = [
+        _parameter(
+            "words",
+            list[str] | None,
+            typer.Argument(
+                None, metavar="[SPEC.yaml] [KEY=VALUE]…", help="A job file, and values as section.key=value."
+            ),
+        ),
+        _parameter(
+            "preset",
+            str | None,
+            typer.Option(
+                None,
+                "--preset",
+                metavar="NAME",
+                help=f"A job that comes ready: {', '.join(assets.names('jobs'))}.",
+            ),
+        ),
+        _parameter(
+            "cluster",
+            str | None,
+            typer.Option(
+                None,
+                "--cluster",
+                metavar="NAME",
+                help="Cluster profile; else HPCFT_CLUSTER, the project's, Slurm if it answers, local.",
+            ),
+        ),
+        _parameter(
+            "pairs",
+            list[str] | None,
+            typer.Option(
+                None, "--set", metavar="KEY=VALUE", help="Any key of the job: --set lora.r=16; may be repeated."
+            ),
+        ),
+        _parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")),
+    ]
+    names: dict[str, tuple[str, str]] = {}
+    known = fields()
+    for key, flags in _flags().items():
+        name = key.replace(".", "__")
+        names[name] = (key, flags[0])
+        default = known[key].get_default(call_default_factory=True)
+        text = known[key].description or key
+        shown = "" if default is None else f" [{default}]"
+        option = typer.Option(None, *flags, metavar="VALUE", help=f"{text}{shown}", show_default=False)
+        parameters.append(_parameter(name, str | None, option))
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        request = Request(
+            options={key: (given[n], flag) for n, (key, flag) in names.items() if given[n] is not None},
+            pairs=given["pairs"] or [],
+            words=given["words"] or [],
+            preset=given["preset"],
+            cluster=given["cluster"],
+        )
+        if given["no_eval"]:
+            request.options[_NO_EVAL] = ("false", "--no-eval")
+        function(request, **{p.name: given[p.name] for p in own})
+
+    command.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
+    return command
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def plan(request: Request) -> Plan:
+    """Put the layers together, choose the cluster, and build the job.
+
+    Raises:
+        SpecError, ConfigError, UsageError: with everything that is wrong.
+    """
+    layers = [*_file_layers(request), environment_layer(os.environ)]
+    layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
+    layers.append(_strongest(request))
+    named = merge(layers)[0].get(CLUSTER)
+    profile, reason = choose_cluster(request.cluster, str(named[0]) if named else None)
+    resources = {f"resources.{key}": value for key, value in profile.resources.items()}
+    resolved = build([mapping_layer(resources, f"profile {profile.name}"), *layers])
+    stem = request.preset or Path(resolved.job.data.dataset).stem
+    return Plan(resolved, profile, reason, _stem(stem, resolved.job.variant))
+
+
+def _stem(what: str, variant: str) -> str:
+    from hpcft.spec.identifiers import slug
+
+    return f"{slug(what)[:40]}_{variant}"
+
+
+def _is_spec(word: str) -> bool:
+    return "=" not in word
+
+
+def _file_layers(request: Request) -> list[Layer]:
+    layers: list[Layer] = []
+    if request.preset is not None:
+        layers.append(yaml_layer(assets.find("jobs", request.preset, what="preset", option="--preset")))
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    layers += [yaml_layer(p) for p in (home / "hpcft" / "config.yaml", Path("hpcft.yaml")) if p.is_file()]
+    for word in filter(_is_spec, request.words):
+        if not word.endswith((".yaml", ".yml")):
+            raise UsageError(
+                f"'{word[:60]}' is neither a job file (.yaml) nor key=value",
+                hint="presets are named with --preset",
+            )
+        layers.append(yaml_layer(Path(word).expanduser()))
+    return layers
+
+
+def _strongest(request: Request) -> Layer:
+    """Named options and `--set` are equally strong, so the same key in both is a mistake."""
+    layer = pairs_layer(request.pairs, "--set")
+    options = options_layer(request.options)
+    twice = [
+        Problem(options.values[key][1], key, f"is also set by {layer.values[key][1]}; keep one of them")
+        for key in options.values
+        if key in layer.values
+    ]
+    return Layer(layer.values | options.values, layer.problems + options.problems + twice)

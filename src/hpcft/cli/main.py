@@ -1,0 +1,115 @@
+"""The `hpcft` command. A verb's module is imported only when that verb is called, so help stays instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from hpcft import __version__
+from hpcft.errors import HpcftError
+
+# verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`.
+VERBS = {
+    "submit": "Render a job's batch script, submit it, and follow it with --wait.",
+    "run": "Run the same job here and now; inside salloc, on the whole allocation.",
+    "render": "Write a job's batch script without submitting it.",
+    "show": "Show one run: state, scores, costs, files.",
+    "config": "Show a job's configuration and where each value comes from.",
+}
+
+_EXIT_CODES = (
+    "Exit codes: 0 ok, 1 failed, 2 usage, 65 bad data, 69 Slurm or wandb not reachable, 75 try again, "
+    "77 not allowed, 78 bad configuration, 130 interrupted."
+)
+
+
+class _Verbs(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        return typer.main.get_command(import_module(f"hpcft.cli.{cmd_name}").app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            guess = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{args[0][:60]}'.{guess}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Fine-tune language models on a Slurm cluster and know which way is worth its cost.\n\n"
+    "Start with: hpcft submit --variant qlora --preset quickstart --cluster local --wait",
+    epilog=_EXIT_CODES,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hpcft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
+) -> None:
+    if debug:
+        os.environ["HPCFT_DEBUG"] = "1"
+
+
+def _hyphens(arguments: list[str]) -> list[str]:
+    """Options with underscores, as other tools spell them, are the ones with hyphens."""
+    result = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        name, mark, value = argument.partition("=")
+        if name.startswith("--") and "." not in name:
+            result[i] = name.replace("_", "-") + mark + value
+    return result
+
+
+def main() -> None:
+    """Entry point: every error that a user can mend is text and an exit code, never a traceback."""
+    os.umask(0o077)
+    try:
+        app(args=_hyphens(sys.argv[1:]), prog_name="hpcft")
+    except HpcftError as error:
+        if os.environ.get("HPCFT_DEBUG"):
+            traceback.print_exc()
+        print(f"hpcft: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except UnicodeEncodeError as error:
+        print(
+            f"hpcft: this terminal cannot show {error.object[error.start]!a}; set LC_ALL=C.UTF-8", file=sys.stderr
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""One run's scores and costs, and its files, as rows to print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpcft.runs.run import Run
+
+# (label, key, format): what a reader looks for first stands first.
+_SCORES = (
+    ("BLEU", "final/validation_bleu", "{:.4f}"),
+    ("ROUGE-1", "final/validation_rouge1", "{:.4f}"),
+    ("ROUGE-2", "final/validation_rouge2", "{:.4f}"),
+    ("ROUGE-L (F1 score)", "final/validation_rougeL", "{:.4f}"),
+    ("METEOR", "final/validation_meteor", "{:.4f}"),
+    ("validation loss", "final/validation_loss", "{:.4f}"),
+    ("training loss, first step", "train/first_loss", "{:.4f}"),
+    ("training loss, last tenth", "train/final_loss", "{:.4f}"),
+)
+_COSTS = (
+    ("training time", "train/runtime_s", "{:.1f} s"),
+    ("optimizer steps", "train/steps", "{:,}"),
+    ("ranks", "train/world_size", "{:,}"),
+    ("throughput", "train/throughput_tokens_per_sec", "{:,.0f} tokens/s, padding not counted"),
+    ("training work", "train/total_training_flops_tflops", "{:,.4g} TFLOP"),
+    ("peak GPU memory, a rank", "train/peak_vram_gb", "{:.2f} GB"),
+    ("peak memory, a rank", "train/peak_rss_gb", "{:.2f} GB"),
+    ("trained parameters", "model/trainable_params", "{:,}"),
+    ("share of all parameters", "model/trainable_pct", "{:.3f} %"),
+)
+
+
+def _rows(metrics: dict[str, Any], table: tuple[tuple[str, str, str], ...]) -> list[tuple[str, str]]:
+    return [(label, form.format(metrics[key])) for label, key, form in table if key in metrics]
+
+
+def _size(gb: float) -> str:
+    return f"{gb:.2f} GB" if gb >= 1 else f"{gb * 1024:.2f} MB"
+
+
+def result_rows(run: Run) -> list[tuple[str, str]]:
+    """Scores and costs of a finished run: (label, value)."""
+    metrics = run.metrics
+    rows = _rows(metrics, _SCORES) + _rows(metrics, _COSTS)
+    if "inference/model_size_gb" in metrics:
+        rows.append(("model size on disk", _size(metrics["inference/model_size_gb"])))
+    return rows
+
+
+def file_rows(run: Run) -> list[tuple[str, str]]:
+    """Where a run's files are: (what, path), those that exist."""
+    paths = run.paths
+    candidates = [
+        ("model", paths.final_model),
+        ("scores", paths.evaluation),
+        ("predictions", paths.predictions),
+        ("metrics", paths.metrics),
+        ("loss picture", paths.root / "training_loss.png"),
+        ("all curves", paths.root / "training_curves.png"),
+        ("log in words", paths.logs),
+        ("job's output", paths.batch_log),
+        ("configuration", paths.config),
+    ]
+    return [(what, str(path)) for what, path in candidates if path.exists()]

@@ -1,0 +1,110 @@
+"""The end of a run: keep the model, verify it, write what it came to, and only then the end marker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from hpcft import viz
+from hpcft.errors import HpcftError
+from hpcft.runs.files import write_json
+from hpcft.runs.paths import RunPaths
+from hpcft.runs.run import Run
+from hpcft.train.checkpoint import step_of
+
+log = logging.getLogger(__name__)
+
+
+def verify_model(folder: Path) -> dict[str, Any]:
+    """Load every weight file of a model folder and look at its tensors.
+
+    Returns:
+        `files`, `tensors`, `bytes` and `kind` (`adapter` or `model`).
+
+    Raises:
+        HpcftError: no weights, an empty or non-finite tensor, an unreadable file or configuration.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise HpcftError("holds no weights", where=str(folder), hint="the job's log says what went before")
+    tensors = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 (not a dict)
+                    tensor = weights.get_tensor(name)
+                    if tensor.numel() == 0:
+                        raise HpcftError(f"the tensor '{name}' is empty", where=str(file))
+                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                        raise HpcftError(f"the tensor '{name}' has NaN or infinite values", where=str(file))
+                    tensors += 1
+        except SafetensorError as error:
+            raise HpcftError(f"cannot be read: {error}", where=str(file)) from error
+    adapter = folder / "adapter_config.json"
+    config = adapter if adapter.is_file() else folder / "config.json"
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HpcftError(f"cannot be read: {error}", where=str(config)) from error
+    return {
+        "kind": "adapter" if adapter.is_file() else "model",
+        "files": [f.name for f in files],
+        "tensors": tensors,
+        "bytes": sum(f.stat().st_size for f in files),
+    }
+
+
+def tidy_checkpoints(paths: RunPaths, keep: set[int]) -> None:
+    """Remove the checkpoints of other steps than `keep` (best and last); the folder too when none is left."""
+    for folder in paths.checkpoints.glob("checkpoint-*"):
+        if step_of(folder) not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    if paths.checkpoints.is_dir() and not any(paths.checkpoints.iterdir()):
+        paths.checkpoints.rmdir()
+
+
+def draw(paths: RunPaths) -> None:
+    """`training_loss.png` and `training_curves.png` from the event log. A picture that fails stops nothing."""
+    run = Run(paths.root)
+    losses = [(int(e["step"]), float(e["loss"])) for e in run.events("step")]
+    validations = [(int(e["step"]), e["metrics"]) for e in run.events("validation")]
+    evaluation = [(s, float(m["validation/loss"])) for s, m in validations if "validation/loss" in m]
+    viz.guarded(viz.plot_training_loss)(losses, evaluation, paths.root / "training_loss.png")
+    history: dict[str, list[tuple[int, float]]] = {"train_loss": losses, "eval_loss": evaluation}
+    history["eval_perplexity"] = [(s, math.exp(v)) for s, v in evaluation if v < 50]
+    for name in ("bleu", "rougeL", "meteor"):
+        key = f"validation/{name}"
+        history[key] = [(s, float(m[key])) for s, m in validations if key in m]
+    history = {k: v for k, v in history.items() if v}
+    viz.guarded(viz.plot_training_curves)(
+        history, metrics=list(history), title=paths.root.name, save_path=paths.root / "training_curves.png"
+    )
+
+
+def write_results(
+    paths: RunPaths,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    evaluation: dict[str, Any] | None,
+) -> None:
+    """`metrics.json`, `evaluation_results.json` (with validation) and `results_summary.json`."""
+    write_json(paths.metrics, metrics)
+    if evaluation is not None:
+        write_json(paths.evaluation, evaluation)
+    write_json(
+        paths.results_summary,
+        {"config": config, "train_loss": metrics.get("train/final_loss"), "evaluation": evaluation},
+    )
+
+
+def mark_done(paths: RunPaths, attempt: int, step: int, artifacts: dict[str, Any]) -> None:
+    """Write the end marker. Its presence is what success means, so it comes last."""
+    write_json(paths.done, {"time": time.time(), "attempt": attempt, "step": step, "artifacts": artifacts})

@@ -1,0 +1,177 @@
+"""Which rank this process is, on which device, and its process group."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from hpcft.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+# (rank, rank on this node, ranks) as each launcher names them; torch's own names win.
+_LAUNCHERS = (
+    ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS"),
+    # SLURM_STEP_NUM_TASKS, not SLURM_NTASKS: a plain `python` inside an allocation is one rank, whatever the
+    # allocation could hold.
+    ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among the job's ranks."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Rank 0 writes the record."""
+        return self.rank == 0
+
+
+def read_rank(environ: MutableMapping[str, str]) -> Rank:
+    """The rank that a launcher gave this process; one rank alone when there was none."""
+    for names in _LAUNCHERS:
+        if all(environ.get(name, "").isdecimal() for name in names):
+            rank, local, world = (int(environ[name]) for name in names)
+            return Rank(rank, local, world)
+    return Rank()
+
+
+def choose_device(accelerator: Literal["auto", "cuda", "cpu"], scheduler: str, rank: Rank) -> torch.device:
+    """The device of this rank.
+
+    Args:
+        accelerator: what the job or its profile asks for. `auto` means CUDA under Slurm, where a day on the CPU
+            instead would be noticed by nobody, and the best there is (CUDA, MPS, CPU) elsewhere.
+        scheduler: `slurm` or `local`.
+        rank: this process.
+
+    Raises:
+        ConfigError: a GPU was asked for and none is visible, or fewer than ranks.
+    """
+    import torch
+
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        visible = torch.cuda.device_count()
+        # One GPU visible to each task is how some sites bind them.
+        index = 0 if visible == 1 else rank.local_rank
+        if index >= visible:
+            raise ConfigError(
+                f"rank {rank.local_rank} of this node has no GPU: {visible} are visible",
+                where="resources.gpus_per_node",
+            )
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if accelerator == "cuda" or scheduler == "slurm":
+        built = torch.version.cuda
+        cause = f"torch is built for CUDA {built}" if built else "this torch is built without CUDA"
+        raise ConfigError(
+            f"the job asked for a GPU and {socket.gethostname()} shows none to it "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}; {cause})",
+            where="resources.accelerator",
+            hint="ask for GPUs in the profile, check the node with nvidia-smi, or mean it: "
+            "--set resources.accelerator=cpu",
+        )
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def join(rank: Rank, device: torch.device, *, deepspeed: bool) -> None:
+    """Start the process group, through DeepSpeed where it is used, before anything else asks for one.
+
+    Transformers' and DeepSpeed's later set-up take the group that exists; left to themselves, ZeRO-3 would see a
+    world of one while the model loads.
+    """
+    if rank.world_size == 1 and not deepspeed:
+        return
+    os.environ.update(RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world_size))
+    if rank.world_size == 1:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(free_port()))
+    import deepspeed as ds
+
+    if device.type == "cpu":
+        _skip_shared_memory_op()
+    ds.init_distributed(
+        dist_backend="nccl" if device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        timeout=timedelta(minutes=30),
+        verbose=False,
+    )
+
+
+def _skip_shared_memory_op() -> None:
+    """Keep DeepSpeed from compiling its shared-memory all-reduce at the first start on each CPU node: 19 s and a
+    C++ compiler, for a kernel that only its tensor-parallel inference calls."""
+    import deepspeed.comm.torch as backend
+
+    backend.build_shm_op = lambda: None
+
+
+def free_port() -> int:
+    """A TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _distributed() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def from_first(value: T) -> T:
+    """The first rank's value, on every rank."""
+    import torch.distributed as dist
+
+    if not _distributed():
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_all(value: T) -> list[T]:
+    """Every rank's value, by rank, on every rank."""
+    import torch.distributed as dist
+
+    if not _distributed():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    import torch.distributed as dist
+
+    if _distributed():
+        dist.barrier()
+
+
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Sums over all ranks, in float64 where the device has it."""
+    import torch
+    import torch.distributed as dist
+
+    if not _distributed():
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return [float(v) for v in tensor.tolist()]

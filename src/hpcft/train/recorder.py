@@ -1,0 +1,84 @@
+"""What rank 0 writes while a job runs: the event log first, then the words in logs.txt, the heartbeat, wandb."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hpcft.runs.events import EventLog
+from hpcft.runs.files import write_json
+from hpcft.runs.paths import RunPaths
+from hpcft.runs.run import Status
+
+if TYPE_CHECKING:
+    from hpcft.tracking.wandb import Tracker
+
+log = logging.getLogger(__name__)
+
+PROGRESS = 25
+logging.addLevelName(PROGRESS, "PROGRESS")
+_HEARTBEAT_S = 1.0
+
+
+class Recorder:
+    """The one writer of a run's attempt.
+
+    Args:
+        paths: the run directory.
+        attempt: number of this attempt.
+        log_every: optimizer steps between two points sent to wandb. The event log has every step.
+    """
+
+    def __init__(self, paths: RunPaths, attempt: int, log_every: int) -> None:
+        self.paths = paths
+        self.attempt = attempt
+        self.log_every = log_every
+        self.events = EventLog(paths.events(attempt))
+        self.tracker: Tracker | None = None
+        self._status = Status("starting", attempt)
+        self._last_heartbeat = 0.0
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Add a record to the event log."""
+        self.events.append(kind, **fields)
+
+    def status(self, state: str, *, message: str = "", now: bool = True, **fields: Any) -> None:
+        """Replace the heartbeat; with `now` false only when the last one is older than a second."""
+        moment = time.time()
+        previous = asdict(self._status)
+        self._status = Status(**{**previous, **fields, "state": state, "message": message, "time": moment})
+        if now or moment - self._last_heartbeat >= _HEARTBEAT_S:
+            self._last_heartbeat = moment
+            write_json(self.paths.status, asdict(self._status), durable=now)
+
+    def step(self, step: int, total_steps: int, metrics: dict[str, float]) -> None:
+        """Record one optimizer step. `metrics` has `loss`, `learning_rate`, `epoch` and what else was measured."""
+        self.event("step", step=step, **metrics)
+        loss = metrics.get("loss")
+        self.status("training", step=step, total_steps=total_steps, loss=loss, now=False)
+        if step % self.log_every == 0 or step == total_steps:
+            words = " | ".join(f"{k}={metrics[k]:.6g}" for k in ("loss", "learning_rate", "epoch") if k in metrics)
+            log.log(PROGRESS, "Step %d: %s", step, words)
+            if self.tracker is not None:
+                point = {"train/loss": metrics["loss"], "epoch": metrics["epoch"]}
+                point |= {f"train/{k}": metrics[k] for k in ("learning_rate", "grad_norm") if k in metrics}
+                self.tracker.log(point, step)
+
+    def metrics(self, kind: str, step: int, metrics: dict[str, float]) -> None:
+        """Record figures that belong to an epoch or a validation."""
+        self.event(kind, step=step, metrics=metrics)
+        log.log(PROGRESS, "%s: %s", kind.capitalize(), " | ".join(f"{k}={v:.6g}" for k, v in metrics.items()))
+        if self.tracker is not None:
+            self.tracker.log(metrics, step)
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Record final single values."""
+        self.event("summary", metrics=values)
+        if self.tracker is not None:
+            self.tracker.summary(values)
+
+    def close(self) -> None:
+        """Flush and close the event log."""
+        self.events.close()

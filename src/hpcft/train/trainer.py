@@ -1,0 +1,227 @@
+"""The Hugging Face Trainer with what this tool adds: counters of the work really done, a stop that every rank
+agrees on, validation by generation, and checkpoints that are marked when they are whole."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from hpcft.errors import HpcftError
+from hpcft.runs.paths import RunPaths
+from hpcft.train.checkpoint import Marker, mark_complete
+from hpcft.train.ranks import Rank, barrier, from_first, sum_over_ranks
+from hpcft.train.recorder import Recorder
+from hpcft.train.stop import Stopped, StopRequest
+from hpcft.train.validate import GenerationValidator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Totals:
+    """Work done, over all ranks and attempts; saved with each checkpoint and gone on from.
+
+    Attributes:
+        seconds: wall time in training steps, validation and saving left out.
+        tokens: tokens that are not padding. padded_tokens: all of them.
+        squares: sum over sequences of the padded length squared, for attention's share of the FLOPs.
+        samples: sequences.
+    """
+
+    seconds: float = 0.0
+    tokens: float = 0.0
+    padded_tokens: float = 0.0
+    squares: float = 0.0
+    samples: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        """Add another's counts."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class Progress:
+    """Totals of the whole run and of the epoch in progress."""
+
+    run: Totals = field(default_factory=Totals)
+    epoch: Totals = field(default_factory=Totals)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint's marker."""
+        return {"run": vars(self.run), "epoch": vars(self.epoch)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Progress:
+        """From a checkpoint's marker."""
+        return cls(Totals(**raw.get("run", {})), Totals(**raw.get("epoch", {})))
+
+
+class FineTuner(Trainer):
+    """The trainer of all jobs.
+
+    Args:
+        validate: called on every rank after each epoch's evaluation loss; gives `validation/*` figures.
+        progress: counters to go on from.
+        others: the Hugging Face Trainer's.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: Rank,
+        paths: RunPaths,
+        recorder: Recorder | None,
+        stop: StopRequest,
+        save_seconds: float,
+        zero_stage: int | None,
+        attempt: int,
+        progress: Progress,
+        validate: GenerationValidator | None,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self.rank = rank
+        self.paths = paths
+        self.recorder = recorder
+        self.attempt = attempt
+        self.zero_stage = zero_stage
+        self.progress = progress
+        self.last = Totals()
+        self._validate = validate
+        self._counts = torch.zeros(4, dtype=torch.float64)
+        self._paused_s = 0.0
+        self._step_began = time.monotonic()
+        # After the Trainer's own flow callback, so that its decisions at a step's end are known here.
+        self.add_callback(_StepEnd(self, stop, save_seconds))
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch, counted. Counts stay on the device and are read once an optimizer step."""
+        mask = inputs["attention_mask"]
+        batch, length = mask.shape
+        if self._counts.device != mask.device:
+            dtype = torch.float32 if mask.device.type == "mps" else torch.float64
+            self._counts = self._counts.to(device=mask.device, dtype=dtype)
+        self._counts[0] += mask.sum()
+        self._counts[1:] += torch.tensor(
+            [batch * length, batch * length * length, batch], dtype=self._counts.dtype
+        ).to(mask.device, non_blocking=True)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def take_counts(self, extra: list[float]) -> tuple[Totals, list[float]]:
+        """Counts since the last call, over all ranks, and the sums of some further figures, in one collective."""
+        own = [float(v) for v in self._counts.tolist()]
+        self._counts.zero_()
+        summed = sum_over_ranks([*own, *extra], self.args.device)
+        tokens, padded, squares, samples = summed[:4]
+        now = time.monotonic()
+        seconds = max(0.0, now - self._step_began - self._paused_s)
+        self._step_began, self._paused_s = now, 0.0
+        return Totals(seconds, tokens, padded, squares, samples), summed[4:]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record the step, which the Trainer logs after each optimizer step (`logging_steps=1`)."""
+        super().log(logs, start_time)
+        if self.recorder is not None and "loss" in logs and "learning_rate" in logs:
+            keys = ("loss", "learning_rate", "grad_norm", "epoch")
+            metrics = {k: float(logs[k]) for k in keys if k in logs}
+            metrics |= {"seconds": round(self.last.seconds, 6), "tokens": int(self.last.tokens)}
+            metrics |= {"samples": int(self.last.samples), "padded_tokens": int(self.last.padded_tokens)}
+            self.recorder.step(self.state.global_step, self.state.max_steps, metrics)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluation loss, then validation by generation; neither counts as training time."""
+        began = time.monotonic()
+        step = self.state.global_step
+        if self.recorder is not None:
+            self.recorder.status("validating", step=step, total_steps=self.state.max_steps)
+        metrics = super().evaluate(*args, **kwargs)
+        found = {"epoch": float(self.state.epoch or 0.0), "validation/loss": metrics["eval_loss"]}
+        if self._validate is not None:
+            found |= self._validate(self.model)
+        found["validation/seconds"] = time.monotonic() - began
+        if self.recorder is not None:
+            self.recorder.metrics("validation", step, found)
+            if self._validate is not None:
+                folder = self.paths.attempt(self.attempt)
+                self._validate.write_predictions(folder / f"predictions-{step}.jsonl")
+        self._paused_s += time.monotonic() - began
+        return metrics
+
+    def record_epoch(self) -> None:
+        """Throughput of the epoch that has just ended, from the steps that were trained in it."""
+        done, self.progress.epoch = self.progress.epoch, Totals()
+        if self.recorder is not None and done.seconds > 0:
+            figures = {
+                "train/epoch_time_min": done.seconds / 60,
+                "train/throughput_samples_per_sec": done.samples / done.seconds,
+                "train/throughput_tokens_per_sec": done.tokens / done.seconds,
+                "epoch": float(self.state.epoch or 0.0),
+            }
+            self.recorder.metrics("epoch", self.state.global_step, figures)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        began = time.monotonic()
+        if self.recorder is not None:
+            self.recorder.status("saving", step=self.state.global_step, total_steps=self.state.max_steps)
+        super()._save_checkpoint(model, trial)
+        barrier()
+        folder = self.paths.checkpoints / f"checkpoint-{self.state.global_step}"
+        if from_first(max(self.paths.attempt_numbers(), default=self.attempt)) > self.attempt:
+            raise HpcftError(
+                f"attempt {self.attempt} is not the newest any more, so it saves nothing", where=str(folder)
+            )
+        if self.recorder is not None:
+            totals = self.progress.as_dict()
+            mark_complete(
+                folder,
+                Marker(self.state.global_step, self.rank.world_size, self.zero_stage, self.attempt, totals),
+            )
+            self.recorder.event("checkpoint", step=self.state.global_step, folder=folder.name)
+            self.recorder.events.sync()
+        barrier()
+        self._paused_s += time.monotonic() - began
+
+
+class _StepEnd(TrainerCallback):
+    """After each optimizer step every rank learns, in one collective, how much was done and whether any rank was
+    asked to stop, so that all of them stop after the same step."""
+
+    def __init__(self, trainer: FineTuner, stop: StopRequest, save_seconds: float) -> None:
+        self.trainer = trainer
+        self.stop = stop
+        self.save_seconds = save_seconds
+        self.saved_at = time.monotonic()
+        self.stopping = False
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._step_began, self.trainer._paused_s = time.monotonic(), 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        due = self.trainer.rank.is_first and time.monotonic() - self.saved_at >= self.save_seconds
+        done, (stops, saves) = self.trainer.take_counts([float(self.stop.wanted), float(due)])
+        self.trainer.last = done
+        self.trainer.progress.run.add(done)
+        self.trainer.progress.epoch.add(done)
+        self.stopping = stops > 0
+        # The last step of an epoch is followed by its validation and checkpoint; stopping before them would lose
+        # the validation, since the next attempt begins with the next epoch.
+        if (self.stopping or saves > 0) and not self._ends_epoch(state):
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.record_epoch()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved_at = time.monotonic()
+        if self.stopping and state.global_step < state.max_steps:
+            raise Stopped(state.global_step)
+
+    @staticmethod
+    def _ends_epoch(state: Any) -> bool:
+        return state.global_step >= state.max_steps or abs(state.epoch - round(state.epoch)) < 1e-9

@@ -1,0 +1,164 @@
+"""What runs inside a job, once a rank: spec in, run directory out.
+
+    python -m hpcft.worker RUN_DIRECTORY
+
+Exit codes: 0 finished (also when an earlier attempt had finished), 75 stopped on request with everything saved,
+78 the job cannot be run as it is, 65 bad data, 69 something it needs does not answer, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcft.errors import HpcftError, TryAgainError
+from hpcft.runs.create import begin_attempt
+from hpcft.runs.files import write_json
+from hpcft.runs.paths import RunPaths
+from hpcft.runs.run import Run
+from hpcft.spec.build import build
+from hpcft.spec.job import Job
+from hpcft.spec.layers import yaml_layer
+from hpcft.spec.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from hpcft.tracking.wandb import Tracker
+    from hpcft.train.recorder import Recorder
+
+log = logging.getLogger("hpcft.worker")
+_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one rank of the job in a run directory, and return its exit code."""
+    os.umask(0o077)
+    root = Path((argv or sys.argv[1:])[0])
+    paths = Run(root).paths
+    if paths.done.is_file():
+        print(f"{paths.root.name} has finished before; nothing to do", file=sys.stderr)
+        return 0
+    from hpcft.train.stop import Stopped, StopRequest
+
+    stop = StopRequest()
+    stop.listen()
+    _log_to(logging.StreamHandler(sys.stderr))
+    recorder: Recorder | None = None
+    try:
+        # Before the heavy imports, so that a mistake in the environment is told at once.
+        from hpcft.train.ranks import choose_device, from_first, join, read_rank
+
+        job = build([yaml_layer(paths.config)]).job
+        intent = next((r for r in Run(root).journal() if r["kind"] == "intent"), {})
+        rank = read_rank(os.environ)
+        device = choose_device(job.resources.accelerator, str(intent.get("scheduler", "local")), rank)
+        join(rank, device, deepspeed=job.zero_stage is not None)
+        attempt = from_first(begin_attempt(paths) if rank.is_first else 0)
+        _log_to(logging.FileHandler(paths.rank_log(attempt, rank.rank)))
+        if rank.is_first:
+            from hpcft.train.recorder import Recorder
+
+            _log_to(logging.FileHandler(paths.logs))
+            recorder = Recorder(paths, attempt, job.tracking.log_every)
+            recorder.status("starting", message=f"attempt {attempt} on {device}, {rank.world_size} rank(s)")
+            log.info("attempt %d: %s on %s, %d rank(s)", attempt, paths.root.name, device, rank.world_size)
+            recorder.tracker = _start_tracking(job, paths, intent, rank.world_size)
+
+        from hpcft.train.run import Context, train
+
+        train(Context(job, paths, rank, device, attempt, recorder, stop))
+        _stop_tracking(recorder, paths, job, exit_code=0)
+        if recorder is not None:
+            recorder.status("finished", message="finished")
+        _leave_group()
+        return 0
+    except Stopped as stopped:
+        log.warning("%s (%s)", stopped, stop.signal_name)
+        if recorder is not None:
+            recorder.event("stopped", step=stopped.step, signal=stop.signal_name)
+            recorder.status("stopped", message=str(stopped))
+            _stop_tracking(recorder, paths, None, exit_code=TryAgainError.exit_code)
+        return TryAgainError.exit_code
+    except Exception as error:
+        code = error.exit_code if isinstance(error, HpcftError) else 1
+        reason = str(error) if isinstance(error, HpcftError) else f"{type(error).__name__}: {error}"
+        log.error("failed: %s", reason)
+        if not isinstance(error, HpcftError):
+            traceback.print_exc()
+        if recorder is not None:
+            recorder.event("failed", reason=reason, traceback=traceback.format_exc())
+            recorder.status("failed", message=reason)
+            _stop_tracking(recorder, paths, None, exit_code=code)
+        elif _first_rank_guess():
+            # Failed before the attempt had a folder: the heartbeat alone can still say why.
+            write_json(paths.status, {"state": "failed", "attempt": 0, "message": reason, "time": time.time()})
+        return code
+    finally:
+        if recorder is not None:
+            recorder.close()
+
+
+def _first_rank_guess() -> bool:
+    return all(os.environ.get(k, "0") == "0" for k in ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID"))
+
+
+def _leave_group() -> None:
+    """Leave the process group in good order; at a failure the others learn of it by the closed connection."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _log_to(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    root = logging.getLogger("hpcft")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+
+
+def _start_tracking(job: Job, paths: RunPaths, intent: dict[str, object], world_size: int) -> Tracker | None:
+    from hpcft.tracking.names import run_name
+    from hpcft.tracking.wandb import Tracker, adopted_run_id, resolve_mode
+    from hpcft.train.run import wandb_config
+
+    mode = resolve_mode(job.tracking.mode, bool(intent.get("internet", True)))
+    run_id = adopted_run_id() or str(intent.get("run_id", paths.root.name))
+    return Tracker.start(
+        folder=paths.wandb,
+        mode=mode,
+        project=job.tracking.project,
+        entity=job.tracking.entity,
+        run_id=run_id,
+        name=run_name(VARIANTS[job.variant].label, job.data.dataset, run_id),
+        job_type="training",
+        config=wandb_config(job, world_size),
+        tags=list(job.tracking.tags),
+        notes=job.tracking.notes,
+        log=log,
+    )
+
+
+def _stop_tracking(recorder: Recorder | None, paths: RunPaths, job: Job | None, *, exit_code: int) -> None:
+    """End wandb's run, with the model as an artifact when the job is given. It may take ten seconds at most."""
+    if recorder is None or recorder.tracker is None:
+        return
+    if job is not None and job.tracking.log_model:
+        from hpcft.tracking.names import artifact_slug
+
+        label = VARIANTS[job.variant].label
+        recorder.tracker.artifact(
+            paths.final_model,
+            name=f"model-{artifact_slug(label)}",
+            metadata={"model_variant": label, "run": paths.root.name},
+        )
+    report = recorder.tracker.finish(timeout_s=10.0, exit_code=exit_code)
+    recorder.event("tracking", **vars(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The append-only log: nothing acknowledged is lost, nothing damaged is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcft.runs.events import EventLog, decode, encode, read_log
+
+scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=30)
+records = st.dictionaries(st.text(min_size=1, max_size=10), scalars | st.lists(scalars, max_size=3), min_size=1)
+
+
+@given(records)
+def test_a_record_comes_back_as_it_was(record: dict[str, object]) -> None:
+    line = encode(record)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode(line) == record
+    assert {k: v for k, v in json.loads(line).items() if k != "crc"} == {k: v for k, v in record.items() if k != "crc"}
+
+
+@given(records, st.integers(0, 10_000), st.integers(1, 255))
+def test_a_changed_byte_is_noticed(record: dict[str, object], place: int, change: int) -> None:
+    line = bytearray(encode(record).rstrip(b"\n"))
+    line[place % len(line)] ^= change
+    assert decode(bytes(line)) is None
+
+
+def test_sequence_numbers_go_on_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    for _ in range(2):
+        with EventLog(path) as log:
+            log.append("a", x=1)
+            log.append("b")
+    assert [r["seq"] for r in read_log(path).records] == [1, 2, 3, 4]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_torn_tail_is_reported_and_spoils_nothing_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.append("a")
+    with path.open("ab") as file:
+        file.write(b'{"seq":2,"t":1')
+    assert read_log(path).torn == 14
+    with EventLog(path) as log:
+        log.append("b")
+    found = read_log(path)
+    assert [r["kind"] for r in found.records] == ["a", "b"]
+    assert found.damaged == [2]
+
+
+def test_reading_goes_on_from_a_cursor(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.append("a")
+        first = read_log(path)
+        log.append("b")
+        second = read_log(path, first.end)
+    assert [r["kind"] for r in second.records] == ["b"]
+
+
+def test_nan_and_infinity_are_kept_as_words(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.append("step", loss=float("nan"), norm=float("inf"))
+    (record,) = read_log(path).records
+    assert (record["loss"], record["norm"]) == ("nan", "inf")
+
+
+def test_r3_sigkill_loses_no_acknowledged_record(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom hpcft.runs.events import EventLog\n"
+        "log = EventLog(Path(sys.argv[1]))\n"
+        "while True: print(log.append('step', loss=1.5)['seq'], flush=True)\n"
+    )
+    for turn in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+        time.sleep(0.3 + 0.1 * turn)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        lines = process.stdout.read().split(b"\n")
+        process.wait()
+        acknowledged = int(lines[-2]) if len(lines) > 1 else 0
+        assert max((r["seq"] for r in read_log(path).records), default=0) >= acknowledged

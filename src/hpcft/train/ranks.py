@@ -7,6 +7,7 @@ import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hpcft.errors import ConfigError
@@ -117,8 +118,8 @@ def join(rank: Rank, device: torch.device, *, deepspeed: bool) -> None:
 def _skip_shared_memory_op() -> None:
     """Keep DeepSpeed from compiling its shared-memory all-reduce at the first start on each CPU node: 19 s and a
     C++ compiler, for a kernel that only its tensor-parallel inference calls."""
-    import deepspeed.comm.torch as backend
-
+    # Not `import … as`: the package's attribute `torch` is torch itself, not the module of that name.
+    backend: Any = import_module("deepspeed.comm.torch")
     backend.build_shm_op = lambda: None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from hpcft.errors import HpcftError
 from hpcft.runs.paths import RunPaths
@@ -97,6 +97,8 @@ class FineTuner(Trainer):
         self._counts = torch.zeros(4, dtype=torch.float64)
         self._paused_s = 0.0
         self._step_began = time.monotonic()
+        # It prints each step's figures as a dict; the recorder says them in words.
+        self.remove_callback(PrinterCallback)
         # After the Trainer's own flow callback, so that its decisions at a step's end are known here.
         self.add_callback(_StepEnd(self, stop, save_seconds))
 

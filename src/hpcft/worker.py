@@ -121,26 +121,24 @@ def _log_to(handler: logging.Handler) -> None:
     root.addHandler(handler)
 
 
-def _start_tracking(job: Job, paths: RunPaths, intent: dict[str, object], world_size: int) -> Tracker | None:
+def _start_tracking(job: Job, paths: RunPaths, intent: dict[str, object], world_size: int) -> Tracker:
+    from hpcft.tracking.credentials import adopted_run_id, resolve_mode
     from hpcft.tracking.names import run_name
-    from hpcft.tracking.wandb import Tracker, adopted_run_id, resolve_mode
+    from hpcft.tracking.wandb import Tracker
     from hpcft.train.run import wandb_config
 
-    mode = resolve_mode(job.tracking.mode, bool(intent.get("internet", True)))
     run_id = adopted_run_id() or str(intent.get("run_id", paths.root.name))
-    return Tracker.start(
-        folder=paths.wandb,
-        mode=mode,
-        project=job.tracking.project,
-        entity=job.tracking.entity,
-        run_id=run_id,
-        name=run_name(VARIANTS[job.variant].label, job.data.dataset, run_id),
-        job_type="training",
-        config=wandb_config(job, world_size),
-        tags=list(job.tracking.tags),
-        notes=job.tracking.notes,
-        log=log,
-    )
+    settings = {
+        "project": job.tracking.project,
+        "entity": job.tracking.entity,
+        "id": run_id,
+        "name": run_name(VARIANTS[job.variant].label, job.data.dataset, run_id),
+        "job_type": "training",
+        "config": wandb_config(job, world_size),
+        "tags": list(job.tracking.tags),
+        "notes": job.tracking.notes,
+    }
+    return Tracker(paths.wandb, resolve_mode(job.tracking.mode, bool(intent.get("internet", True))), settings, log)
 
 
 def _stop_tracking(recorder: Recorder | None, paths: RunPaths, job: Job | None, *, exit_code: int) -> None:
@@ -148,13 +146,12 @@ def _stop_tracking(recorder: Recorder | None, paths: RunPaths, job: Job | None, 
     if recorder is None or recorder.tracker is None:
         return
     if job is not None and job.tracking.log_model:
-        from hpcft.tracking.names import artifact_slug
+        from hpcft.tracking.names import artifact_name
+        from hpcft.train.run import wandb_config
 
         label = VARIANTS[job.variant].label
         recorder.tracker.artifact(
-            paths.final_model,
-            name=f"model-{artifact_slug(label)}",
-            metadata={"model_variant": label, "run": paths.root.name},
+            paths.final_model, artifact_name(label), {**wandb_config(job, job.world_size), "run": paths.root.name}
         )
     report = recorder.tracker.finish(timeout_s=10.0, exit_code=exit_code)
     recorder.event("tracking", **vars(report))

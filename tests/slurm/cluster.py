@@ -15,10 +15,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import getpass
 import json
 import os
-import re
+import pwd
 import shlex
 import shutil
 import signal
@@ -27,18 +26,29 @@ import stat
 import string
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from machine import (
+    clean_environment,
+    edit_hosts,
+    free_ports,
+    missing,
+    process_name,
+    search_path,
+    slurm_version,
+    temporary_folder,
+    with_hostname,
+)
 
 NODES = {"node1": "127.0.77.1", "node2": "127.0.77.2"}
 GPUS_PER_NODE = 4
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr", "sinfo")
 # Daemons by the name of their pid and log files, in the order of starting, with their name in /proc.
-DAEMONS = {"munged": "munged", "mariadbd": "mariadbd", "slurmdbd": "slurmdbd", "slurmctld": "slurmctld"} | {
-    node: "slurmd" for node in NODES
-}
+DAEMONS = {name: name for name in ("munged", "mariadbd", "slurmdbd", "slurmctld")} | dict.fromkeys(NODES, "slurmd")
+USER = pwd.getpwuid(os.getuid()).pw_name
+AS_ROOT = os.getuid() == 0
 # A UNIX socket's path may have 108 bytes; Slurm's longest below the root needs some 45 of them.
 LONGEST_ROOT = 50
 
@@ -63,6 +73,7 @@ class SlurmCluster:
         if port is None and self._record.exists():
             port = json.loads(self._record.read_text())["port"]
         self.port = port or free_ports(4)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def env(self) -> dict[str, str]:
         """The variables that make Slurm's commands talk to this cluster."""
@@ -72,43 +83,50 @@ class SlurmCluster:
         """Start what does not run yet, and return when both nodes take jobs.
 
         Raises:
-            ClusterError: a program is missing, the folder will not do, or a daemon does not start.
+            ClusterError: a program is missing, the folder will not do, or a daemon does not start. Nothing runs
+                then, and the folder stays for its logs to be read; `stop` removes it.
         """
-        if missing := missing_programs():
-            raise ClusterError(f"not found: {', '.join(missing)}; run tests/slurm/install.sh as root")
+        if lacking := missing(PROGRAMS):
+            raise ClusterError(f"not found: {', '.join(lacking)}; run tests/slurm/install.sh as root")
         self._make_root()
         with self._locked():
-            self._write_configuration()
-            edit_hosts(add=self.root)
-            self._start_munge_and_database()
-            self._ensure("slurmdbd", ["slurmdbd", "-D"], lambda: "root" in self._sacctmgr("show", "account"))
-            self._add_account()
-            self._ensure("slurmctld", ["slurmctld", "-D"], lambda: self._call(["scontrol", "ping"]).returncode == 0)
-            self._add_qos()
-            for node in NODES:
-                self._ensure(node, [*own_hostname(node), "slurmd", "-D", "-N", node], lambda: True)
-            self._wait(self._nodes_up, "both nodes to take jobs", "node1", timeout_s=60)
+            try:
+                self._write_configuration()
+                edit_hosts(NODES, self.root, present=True)
+                self._start_daemons()
+            except BaseException:
+                self._end_daemons()
+                edit_hosts(NODES, self.root, present=False)
+                raise
 
     def stop(self) -> None:
-        """Cancel all jobs, end the daemons and what is left of the jobs, and remove the folder."""
-        if not self.root.exists():
-            edit_hosts()
-            return
-        self._refuse_foreign_root()
-        with self._locked():
-            if self._pid("slurmctld"):
-                self._cancel_jobs()
-            for daemon in reversed(DAEMONS):
-                self._end(daemon)
-            for pid in self._leftovers():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(self.root)
-            edit_hosts()
+        """Cancel all jobs, end the daemons and what is left of the jobs, and remove the folder.
+
+        Raises:
+            ClusterError: the folder is not a cluster's, or a daemon does not end.
+        """
+        if self.root.exists():
+            self._refuse_foreign_root()
+            with self._locked():
+                for daemon in DAEMONS:  # a test may have left one halted
+                    self._signal(daemon, signal.SIGCONT)
+                if self.pid("slurmctld"):
+                    self._cancel_jobs()
+                self._end_daemons()
+                shutil.rmtree(self.root)
+        edit_hosts(NODES, self.root, present=False)
 
     def running(self) -> bool:
         """Whether every daemon runs."""
-        return all(self._pid(daemon) for daemon in DAEMONS)
+        return all(self.pid(daemon) for daemon in DAEMONS)
+
+    def pid(self, daemon: str) -> int | None:
+        """The process of a daemon that this cluster started (a name in `DAEMONS`), None when it is gone."""
+        try:
+            pid = int(self._pid_file(daemon).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if process_name(pid) == DAEMONS[daemon] else None
 
     def wait_idle(self, timeout_s: float = 60) -> None:
         """Wait until no job is in the queue and both nodes are idle."""
@@ -117,7 +135,7 @@ class SlurmCluster:
             jobs, states = self._call(["squeue", "-h"]), self._node_states()
             return jobs.returncode == 0 and not jobs.stdout.strip() and states == ["idle"] * len(NODES)
 
-        self._wait(idle, "an idle cluster", "slurmctld", timeout_s)
+        self._wait(idle, "an idle cluster", "slurmctld", timeout_s=timeout_s)
 
     # The folder and its files
 
@@ -125,23 +143,21 @@ class SlurmCluster:
         if len(str(self.root)) > LONGEST_ROOT:
             raise ClusterError(f"{self.root}: longer than {LONGEST_ROOT} characters; choose a shorter --root")
         self.root.mkdir(mode=0o755, exist_ok=True)
-        if any(self.root.iterdir()):
-            self._refuse_foreign_root()
+        self._refuse_foreign_root()
         for folder in self.root.parents:
             if not folder.stat().st_mode & stat.S_IXOTH:
                 raise ClusterError(f"{folder}: not open to other users (o+x), as Slurm's daemons need it")
-        for name, mode in {"etc": 0o755, "log": 0o755, "munge": 0o755, "spool": 0o755, "dev": 0o755} | {
-            "pid": 0o700, "state": 0o700, "db": 0o700
-        }.items():
-            folder = self.root / name
-            folder.mkdir(exist_ok=True)
-            folder.chmod(mode)
-        self.root.chmod(0o755)
         self._record.write_text(json.dumps({"port": self.port}))
+        self.root.chmod(0o755)
+        for mode, names in {0o755: ("etc", "log", "munge", "spool", "dev"), 0o700: ("pid", "state", "db")}.items():
+            for name in names:
+                (self.root / name).mkdir(exist_ok=True)
+                (self.root / name).chmod(mode)
 
     def _refuse_foreign_root(self) -> None:
-        """Never use or remove a folder that is not a cluster's, nor one that another user laid out for us."""
-        if self.root.is_symlink() or self.root.stat().st_uid != os.getuid() or not self._record.is_file():
+        """Never use or remove a folder of other things, nor one that another user laid out for us."""
+        mine = not self.root.is_symlink() and self.root.stat().st_uid == os.getuid()
+        if not mine or (any(self.root.iterdir()) and not self._record.is_file()):
             raise ClusterError(f"{self.root}: exists and is not a folder that this command made for you")
 
     @contextlib.contextmanager
@@ -153,17 +169,17 @@ class SlurmCluster:
     def _write_configuration(self) -> None:
         host = socket.gethostname().split(".")[0]
         version = slurm_version()
-        hostname = "{0}" if own_hostname("") else host
+        nodes = [
+            f"NodeName={node} NodeHostname={node if AS_ROOT else host} NodeAddr={address} Port={self.port + 2 + i}"
+            for i, (node, address) in enumerate(NODES.items())
+        ]
         values = {
             "root": str(self.root),
             "host": host,
-            "user": getpass.getuser(),
+            "user": USER,
             "slurmdbd_port": str(self.port),
             "slurmctld_port": str(self.port + 1),
-            "nodes": "\n".join(
-                f"NodeName={node} NodeHostname={hostname.format(node)} NodeAddr={address} Port={self.port + 2 + i}"
-                for i, (node, address) in enumerate(NODES.items())
-            ),
+            "nodes": "\n".join(nodes),
             "preempt_signal": "PreemptParameters=send_user_signal"
             if version >= (24, 5)
             else "SlurmctldParameters=preempt_send_user_signal",
@@ -180,90 +196,95 @@ class SlurmCluster:
 
     # Daemons
 
+    def _start_daemons(self) -> None:
+        self._start_munge_and_database()
+        self._ensure("slurmdbd", ["slurmdbd", "-D"], lambda: "root" in self._sacctmgr("show", "account"))
+        self._add_account()
+        self._ensure("slurmctld", ["slurmctld", "-D"], lambda: self._call(["scontrol", "ping"]).returncode == 0)
+        self._add_qos()
+        for node in NODES:
+            slurmd = ["slurmd", "-D", "-N", node]
+            self._ensure(node, with_hostname(node, slurmd) if AS_ROOT else slurmd, lambda: True)
+        self._wait(self._nodes_up, "both nodes to take jobs", *NODES)
+
     def _start_munge_and_database(self) -> None:
         key, munge = self.root / "munge/key", self.root / "munge/socket"
         if not key.exists():
-            with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(128))
+            key.touch(mode=0o600)
+            key.write_bytes(os.urandom(128))
+        files = [f"--{name}-file={self.root}/munge/{name}" for name in ("key", "pid", "seed")]
         self._ensure(
             "munged",
-            ["munged", "--foreground", f"--key-file={key}", f"--socket={munge}"]
-            + [f"--{name}-file={self.root}/munge/{name}" for name in ("pid", "seed")],
+            ["munged", "--foreground", f"--socket={munge}", *files],
             lambda: self._call(["munge", "-n", "-S", str(munge)]).returncode == 0,
         )
         db = self.root / "db"
-        user = ["--user=root"] if os.getuid() == 0 else []
+        options = ["--no-defaults", f"--datadir={db}", "--innodb-log-file-size=16M"]
+        options += ["--user=root"] if AS_ROOT else []
         if not (db / "mysql").exists():
-            made = self._call(
-                ["mariadb-install-db", "--no-defaults", *user, f"--datadir={db}", "--skip-test-db"]
-                + ["--auth-root-authentication-method=normal"],
-                timeout_s=120,
-            )
+            anyone = ["--skip-test-db", "--auth-root-authentication-method=normal"]  # who can reach the socket
+            made = self._call(["mariadb-install-db", *options, *anyone], timeout_s=120)
             if made.returncode:
                 raise ClusterError(f"mariadb-install-db failed:\n{made.stdout}{made.stderr}")
-        self._ensure(
-            "mariadbd",
-            ["mariadbd", "--no-defaults", *user, f"--datadir={db}", f"--socket={db}/socket", "--skip-networking"]
-            + [f"--pid-file={db}/pid", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
-            + ["--innodb-lock-wait-timeout=900"],
-            (db / "socket").is_socket,
-        )
+        options += [f"--socket={db}/socket", "--skip-networking", f"--pid-file={db}/pid"]
+        # Slurm wants the time-out; what a power cut would leave of the tables does not matter here.
+        options += [
+            "--innodb-lock-wait-timeout=900",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-doublewrite=0",
+        ]
+        self._ensure("mariadbd", ["mariadbd", *options], (db / "socket").is_socket)
 
     def _ensure(self, daemon: str, command: list[str], ready: Callable[[], bool]) -> None:
         """Start a daemon in the foreground of its own session, unless it runs, and wait until it answers."""
-        if not self._pid(daemon):
+        if not self.pid(daemon):
             environment = clean_environment() | self.env() | {"MYSQL_UNIX_PORT": f"{self.root}/db/socket"}
-            with (self.root / f"log/{daemon}.out").open("ab") as log:
-                process = subprocess.Popen(
+            with (self.root / f"log/{daemon}.log").open("ab") as log:
+                self._children[daemon] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.root,
                     start_new_session=True, umask=0o022,
                 )  # fmt: skip
-            self._pid_file(daemon).write_text(str(process.pid))
-        self._wait(lambda: bool(self._pid(daemon)) and ready(), f"{daemon} to answer", daemon, timeout_s=60)
+            self._pid_file(daemon).write_text(str(self._children[daemon].pid))
+        self._wait(lambda: bool(self.pid(daemon)) and ready(), f"{daemon} to answer", daemon)
 
     def _pid_file(self, daemon: str) -> Path:
         return self.root / f"pid/{daemon}"
 
-    def _pid(self, daemon: str) -> int | None:
-        """The process of a daemon that this cluster started, None when it is gone."""
-        try:
-            pid = int(self._pid_file(daemon).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return pid if process_name(pid) == DAEMONS[daemon] else None
+    def _signal(self, daemon: str, number: signal.Signals) -> None:
+        if pid := self.pid(daemon):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
-    def _end(self, daemon: str, patience_s: float = 15) -> None:
-        pid = self._pid(daemon)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            end = time.monotonic() + patience_s
-            while self._pid(daemon) and time.monotonic() < end:
-                time.sleep(0.02)
-        if self._pid(daemon):
-            raise ClusterError(f"{daemon} (process {pid}) does not end")
+    def _end_daemons(self, patience_s: float = 15) -> None:
+        for daemon in reversed(DAEMONS):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                self._signal(daemon, number)
+                end = time.monotonic() + patience_s
+                while self.pid(daemon) and time.monotonic() < end:
+                    time.sleep(0.02)
+            if pid := self.pid(daemon):
+                raise ClusterError(f"{daemon} (process {pid}) does not end")
+            if child := self._children.pop(daemon, None):
+                child.wait()
+        for pid in self._leftovers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def _wait(self, ready: Callable[[], bool], what: str, daemon: str, timeout_s: float) -> None:
+    def _wait(self, ready: Callable[[], bool], what: str, *daemons: str, timeout_s: float = 60) -> None:
+        """Wait for something that daemons do; their end or the time-out is an error."""
         end = time.monotonic() + timeout_s
         while not ready():
+            for daemon in daemons:
+                if (child := self._children.get(daemon)) and child.poll() is not None:
+                    raise ClusterError(f"{daemon} ended with code {child.returncode}\n{self._last_words(daemon)}")
             if time.monotonic() > end:
-                raise ClusterError(f"waited {timeout_s:.0f} s for {what}\n{self._last_words(daemon)}")
-            if self._died(daemon):
-                raise ClusterError(f"{daemon} ended at its start\n{self._last_words(daemon)}")
+                words = "\n".join(self._last_words(daemon) for daemon in daemons)
+                raise ClusterError(f"waited {timeout_s:.0f} s for {what}\n{words}")
             time.sleep(0.05)
 
-    def _died(self, daemon: str) -> bool:
-        """Whether the process of the pid file is gone, under whatever name (it may not have got its own yet)."""
-        pid = self._pid_file(daemon)
-        return not pid.exists() or process_name(int(pid.read_text())) is None
-
-    def _last_words(self, daemon: str, lines: int = 8) -> str:
-        logs = [log for log in sorted((self.root / "log").glob(f"{daemon}.*")) if log.stat().st_size]
-        return "\n".join(
-            f"{log}:\n" + "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-lines:])
-            for log in logs
-        )
+    def _last_words(self, log: str, lines: int = 10) -> str:
+        path = self.root / f"log/{log}.log"
+        return f"{path} ends with:\n" + "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
     # Slurm's own commands
 
@@ -279,17 +300,16 @@ class SlurmCluster:
     def _sacctmgr(self, *words: str) -> str:
         """Run sacctmgr; its exit code says little (1 for 'nothing new', 0 without a connection)."""
         answer = self._call(["sacctmgr", "-i", "-n", "-P", *words])
-        with (self.root / "log/sacctmgr.out").open("a") as log:
+        with (self.root / "log/sacctmgr.log").open("a") as log:
             log.write(f"$ sacctmgr {shlex.join(words)}\n{answer.stdout}{answer.stderr}")
         return answer.stdout
 
     def _add_account(self) -> None:
         if "acme" not in self._sacctmgr("show", "account", "acme"):
-            user = getpass.getuser()
             self._sacctmgr("add", "cluster", "hpcft")
             self._sacctmgr("add", "account", "acme", "Description=acme", "Organization=acme")
-            self._sacctmgr("add", "user", user, "account=acme")
-            self._sacctmgr("modify", "user", user, "set", "defaultaccount=acme", "adminlevel=admin")
+            self._sacctmgr("add", "user", USER, "account=acme")
+            self._sacctmgr("modify", "user", USER, "set", "defaultaccount=acme", "adminlevel=admin")
             if "acme" not in self._sacctmgr("show", "associations", "account=acme"):
                 raise ClusterError(f"the account acme could not be made\n{self._last_words('sacctmgr')}")
 
@@ -309,8 +329,8 @@ class SlurmCluster:
 
     def _cancel_jobs(self) -> None:
         if jobs := self._call(["squeue", "-h", "-a", "-o", "%A"]).stdout.split():
+            self._call(["scancel", "--full", "--signal=KILL", *jobs])  # first: cancelled jobs get KillWait seconds
             self._call(["scancel", *jobs])
-            self._call(["scancel", "--full", "--signal=KILL", *jobs])
             with contextlib.suppress(ClusterError):  # what is left is killed below, by process
                 self.wait_idle(timeout_s=10)
 
@@ -320,105 +340,19 @@ class SlurmCluster:
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 environment = (process / "environ").read_bytes().split(b"\0")
-                files = [os.readlink(file) for file in (process / "fd").iterdir()]
             except OSError:  # ended meanwhile, or another user's
                 continue
-            ours = f"SLURM_CONF={self.env()['SLURM_CONF']}".encode() in environment
             of_a_job = any(value.startswith(b"SLURMD_NODENAME=") for value in environment)
-            step = process_name(int(process.name)) == "slurmstepd"
-            if (ours and of_a_job) or (step and any(file.startswith(f"{self.root}/") for file in files)):
+            if f"SLURM_CONF={self.env()['SLURM_CONF']}".encode() in environment and (
+                of_a_job or process_name(int(process.name)) == "slurmstepd"
+            ):
                 found.append(int(process.name))
         return found
 
 
-def search_path() -> str:
-    """PATH with the folders of system daemons, which a user's may lack."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(folders + [folder for folder in ("/usr/sbin", "/sbin") if folder not in folders])
-
-
-def missing_programs() -> list[str]:
-    """What a cluster needs and this machine lacks."""
-    return [program for program in PROGRAMS if not shutil.which(program, path=search_path())]
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without what an outer Slurm job or a user's habits would change Slurm's commands by."""
-    outer = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SINFO|SACCT|SCANCEL|SCONTROL)_")
-    return {name: value for name, value in os.environ.items() if not outer.match(name)}
-
-
-def slurm_version() -> tuple[int, int]:
-    """Year and month of the installed Slurm, (22, 5) for 22.05.8."""
-    words = subprocess.run(["slurmd", "-V"], env={"PATH": search_path()}, capture_output=True, text=True, check=True)
-    major, minor = re.search(r"(\d+)\.(\d+)", words.stdout).groups()  # type: ignore[union-attr]
-    return int(major), int(minor)
-
-
-def own_hostname(node: str) -> list[str]:
-    """The command words that give a daemon a hostname of its own; none without privilege."""
-    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', node] if os.getuid() == 0 else []
-
-
-def process_name(pid: int) -> str | None:
-    """The name of a living process; None when it is gone or only waits to be collected."""
-    try:
-        # "pid (name) state …"; the name itself may hold brackets and blanks.
-        name, state = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(") ", 1)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state.startswith(("Z", "X")) else name
-
-
-def edit_hosts(add: Path | None = None) -> None:
-    """Let the nodes' names resolve while a cluster runs: add its lines, drop those of clusters that are gone.
-
-    Each line ends in the folder of its cluster. The file is rewritten in place, since a container's /etc/hosts is
-    a mount that cannot be replaced. Without the right to write it, nothing happens.
-    """
-    mark = "  # slurm test cluster "
-    path = Path("/etc/hosts")
-    if not os.access(path, os.W_OK):
-        return
-    with path.open("r+") as hosts:
-        fcntl.flock(hosts, fcntl.LOCK_EX)
-        before = hosts.read()
-        lines = [
-            line
-            for line in before.splitlines()
-            if mark not in line or (Path(line.split(mark)[1]).is_dir() and line.split(mark)[1] != str(add))
-        ]
-        if add:
-            lines += [f"{address} {node}{mark}{add}" for node, address in NODES.items()]
-        if (after := "".join(f"{line}\n" for line in lines)) != before:
-            hosts.seek(0)
-            hosts.truncate()
-            hosts.write(after)
-
-
-def free_ports(count: int) -> int:
-    """The first of some consecutive TCP ports that nothing listens on, below those of outgoing connections."""
-    for first in range(21000 + os.getpid() % 1000 * 8, 32000, count):
-        with contextlib.ExitStack() as sockets:
-            try:
-                for port in range(first, first + count):
-                    sockets.enter_context(socket.socket()).bind(("", port))
-            except OSError:
-                continue
-            return first
-    raise ClusterError("no free ports between 21000 and 32000")
-
-
-def temporary_folder() -> Path:
-    """The temp dir, or /tmp where that is closed to other users or too long for the sockets of a cluster."""
-    folder = Path(tempfile.gettempdir()).absolute()
-    open_to_all = all(f.stat().st_mode & stat.S_IXOTH for f in (folder, *folder.parents))
-    return folder if open_to_all and len(str(folder)) <= LONGEST_ROOT - 20 else Path("/tmp")
-
-
 def main() -> int:
     """Start, stop or look at the cluster of this user."""
-    default = temporary_folder() / f"hpcft-slurm-{os.getuid()}"
+    default = temporary_folder(LONGEST_ROOT - 20) / f"hpcft-slurm-{os.getuid()}"
     parser = argparse.ArgumentParser(description="A two-node Slurm cluster on this machine.")
     parser.add_argument("verb", choices=["start", "stop", "status"])
     parser.add_argument("--root", type=Path, default=default, help="folder of the cluster (default: %(default)s)")
@@ -427,6 +361,8 @@ def main() -> int:
     try:
         if arguments.verb == "start":
             cluster.start()
+            if not os.access("/etc/hosts", os.W_OK):
+                print("node1 and node2 do not resolve: /etc/hosts is not ours to write", file=sys.stderr)
         elif arguments.verb == "stop":
             cluster.stop()
             return 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcft.cli.output import say, table
-from hpcft.cluster.queue import QueueInfo
-from hpcft.errors import HpcftError
+from hpcft.cluster.queue import JobState, QueueInfo
+from hpcft.errors import HpcftError, TryAgainError
 from hpcft.report.summary import file_rows, result_rows
 from hpcft.runs.run import Run, RunState, Status
 
@@ -23,6 +23,8 @@ _LOOK_S = 0.5
 _ASK_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # A job that has left the queue may still be writing its last words.
 _GRACE_S = 10.0
+# A job that Slurm does not know any more and that says nothing itself is taken for lost after this.
+_FORGOTTEN_S = 300.0
 
 
 class _Screen(Protocol):
@@ -113,7 +115,7 @@ def follow(run: Run, ask: Callable[[], QueueInfo | None]) -> RunState:
     Returns:
         SUCCESS when the end marker is there, FAILURE when the run failed or its job is gone without it.
     """
-    turn, next_ask, gone_since = 0, 0.0, None
+    turn, next_ask, gone_since, began = 0, 0.0, None, time.monotonic()
     queue: QueueInfo | None = None
     with _screen() as screen:
         while True:
@@ -127,11 +129,17 @@ def follow(run: Run, ask: Callable[[], QueueInfo | None]) -> RunState:
                 next_ask = now + _ASK_S[min(turn, len(_ASK_S) - 1)]
                 turn += 1
             screen.show(status, queue)
-            over = queue is not None and queue.is_final
+            over = queue is not None and (queue.is_final or _forgotten(queue, status, now - began))
             gone_since = (gone_since or now) if over else None
             if over and (state is RunState.FAILURE or now - (gone_since or now) >= _GRACE_S):
                 return RunState.SUCCESS if run.state is RunState.SUCCESS else RunState.FAILURE
             time.sleep(_LOOK_S)
+
+
+def _forgotten(queue: QueueInfo, status: Status | None, waited_s: float) -> bool:
+    """Neither squeue nor sacct knows the job, and its heartbeat has stopped as well."""
+    silent = waited_s if status is None else min(status.age_s, waited_s)
+    return queue.state is JobState.UNKNOWN and silent > _FORGOTTEN_S
 
 
 def report(run: Run) -> None:
@@ -143,6 +151,9 @@ def report(run: Run) -> None:
 def failure(run: Run, queue: QueueInfo | None) -> HpcftError:
     """Why a run did not finish, in the words that are known, and where to read on."""
     status = run.status
+    if status is not None and status.state == "stopped":
+        again = f"{sys.executable} -m hpcft.worker {run.paths.root}"
+        return TryAgainError(f"{run.name}: {status.message}", hint=f"go on here with: {again}")
     if status is not None and status.state == "failed" and status.message:
         reason = status.message
     elif queue is not None:

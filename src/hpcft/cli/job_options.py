@@ -118,7 +118,10 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
         shown = "" if default is None else f" [{default}]"
         option = typer.Option(None, *flags, metavar="VALUE", help=f"{text}{shown}", show_default=False)
         parameters.append(_parameter(name, str | None, option))
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    own = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    ]
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
@@ -142,8 +145,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     """Put the layers together, choose the cluster, and build the job.
+
+    Args:
+        request: what was typed.
+        allocation: resources of the allocation that it runs in, stronger than the profile's.
 
     Raises:
         SpecError, ConfigError, UsageError: with everything that is wrong.
@@ -152,8 +159,8 @@ def plan(request: Request) -> Plan:
     layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
     layers.append(_strongest(request))
     named = merge(layers)[0].get(CLUSTER)
-    profile, reason = choose_cluster(request.cluster, str(named[0]) if named else None)
-    resources = {f"resources.{key}": value for key, value in profile.resources.items()}
+    profile, reason = choose_cluster(request.cluster, named)
+    resources = {f"resources.{key}": value for key, value in (profile.resources | (allocation or {})).items()}
     resolved = build([mapping_layer(resources, f"profile {profile.name}"), *layers])
     stem = request.preset or Path(resolved.job.data.dataset).stem
     return Plan(resolved, profile, reason, _stem(stem, resolved.job.variant))

@@ -105,9 +105,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except UnicodeEncodeError as error:
-        print(
-            f"hpcft: this terminal cannot show {error.object[error.start]!a}; set LC_ALL=C.UTF-8", file=sys.stderr
-        )
+        print(f"hpcft: this terminal cannot show {error.object[error.start]!a}; set LC_ALL=C.UTF-8", file=sys.stderr)
         sys.exit(1)
 
 

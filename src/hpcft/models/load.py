@@ -140,9 +140,7 @@ def with_adapter(model: PreTrainedModel, job: Job) -> Any:
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     if variant.quantization != "none":
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=job.training.gradient_checkpointing
-        )
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=job.training.gradient_checkpointing)
     elif job.training.gradient_checkpointing:
         model.enable_input_require_grads()
     try:

@@ -247,9 +247,7 @@ def faults(job: Job) -> list[tuple[str, str]]:
     if t.max_steps is None and t.num_train_epochs is None:
         found.append(("training.max_steps", "neither max_steps nor num_train_epochs says when to stop"))
     if t.max_steps is not None and t.num_train_epochs is not None:
-        found.append(
-            ("training.num_train_epochs", "num_train_epochs and max_steps are both set; keep one of them")
-        )
+        found.append(("training.num_train_epochs", "num_train_epochs and max_steps are both set; keep one of them"))
     if job.model.trust_remote_code and not job.model.revision:
         found.append(
             (

@@ -176,7 +176,10 @@ def options_layer(options: Mapping[str, tuple[str, str]]) -> Layer:
 
 def mapping_layer(values: Mapping[str, Any], where: str) -> Layer:
     """Values that a program holds, such as a cluster profile's resources."""
-    return Layer({key: (value, where) for key, value in values.items()})
+    layer = Layer()
+    for key, value in values.items():
+        layer.put(key, value, where)
+    return layer
 
 
 def unknown_key(key: str) -> str:

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hpcft import viz
 from hpcft.errors import HpcftError
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.train.checkpoint import step_of
+from hpcft.viz import guarded, plot_training_curves, plot_training_loss
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +77,14 @@ def draw(paths: RunPaths) -> None:
     losses = [(int(e["step"]), float(e["loss"])) for e in run.events("step")]
     validations = [(int(e["step"]), e["metrics"]) for e in run.events("validation")]
     evaluation = [(s, float(m["validation/loss"])) for s, m in validations if "validation/loss" in m]
-    viz.guarded(viz.plot_training_loss)(losses, evaluation, paths.root / "training_loss.png")
+    guarded(plot_training_loss)(losses, evaluation, paths.root / "training_loss.png")
     history: dict[str, list[tuple[int, float]]] = {"train_loss": losses, "eval_loss": evaluation}
     history["eval_perplexity"] = [(s, math.exp(v)) for s, v in evaluation if v < 50]
     for name in ("bleu", "rougeL", "meteor"):
         key = f"validation/{name}"
         history[key] = [(s, float(m[key])) for s, m in validations if key in m]
     history = {k: v for k, v in history.items() if v}
-    viz.guarded(viz.plot_training_curves)(
+    guarded(plot_training_curves)(
         history, metrics=list(history), title=paths.root.name, save_path=paths.root / "training_curves.png"
     )
 

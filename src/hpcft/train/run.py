@@ -180,12 +180,8 @@ def _flops(job: Job) -> StepFlops:
         trust_remote_code=job.model.trust_remote_code,
     )
     full = VARIANTS[job.variant].adapter is None
-    return training_flops(
-        config,
-        None if full else lora_config(job, config.model_type),
-        full_finetuning=full,
-        gradient_checkpointing=job.training.gradient_checkpointing,
-    )
+    adapter = None if full else lora_config(job, config.model_type)
+    return training_flops(config, adapter, gradient_checkpointing=job.training.gradient_checkpointing)
 
 
 def wandb_config(job: Job, world_size: int) -> dict[str, Any]:
@@ -204,9 +200,7 @@ def wandb_config(job: Job, world_size: int) -> dict[str, Any]:
     }
 
 
-def _begin(
-    context: Context, counts: ParameterCount, data: Dataset, report: dict[str, Any], resume_step: int
-) -> None:
+def _begin(context: Context, counts: ParameterCount, data: Dataset, report: dict[str, Any], resume_step: int) -> None:
     if context.recorder is None:
         return
     context.recorder.event(
@@ -248,7 +242,7 @@ def _finish(
     artifacts = finish.verify_model(paths.final_model)
     finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     metrics = _summary(context, trainer, counts, flops, peak)
-    evaluation = None
+    evaluation: dict[str, Any] | None = None
     if validator is not None:
         scores = _validation_at(paths, kept)
         metrics |= {f"final/{k.replace('/', '_', 1)}": v for k, v in scores.items() if k.startswith("validation/")}

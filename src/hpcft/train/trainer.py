@@ -110,9 +110,9 @@ class FineTuner(Trainer):
             dtype = torch.float32 if mask.device.type == "mps" else torch.float64
             self._counts = self._counts.to(device=mask.device, dtype=dtype)
         self._counts[0] += mask.sum()
-        self._counts[1:] += torch.tensor(
-            [batch * length, batch * length * length, batch], dtype=self._counts.dtype
-        ).to(mask.device, non_blocking=True)
+        self._counts[1:] += torch.tensor([batch * length, batch * length * length, batch], dtype=self._counts.dtype).to(
+            mask.device, non_blocking=True
+        )
         return super().training_step(model, inputs, num_items_in_batch)
 
     def take_counts(self, extra: list[float]) -> tuple[Totals, list[float]]:

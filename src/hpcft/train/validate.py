@@ -80,8 +80,7 @@ class GenerationValidator:
         # A rank with fewer inputs answers its last one again, and the answer is dropped.
         padded = mine + [mine[-1] if mine else 0] * (share - len(mine))
         encoded = {
-            i: encode_prompt(self.tokenizer, self.prompt, self.examples[i].source, self.max_length)
-            for i in set(padded)
+            i: encode_prompt(self.tokenizer, self.prompt, self.examples[i].source, self.max_length) for i in set(padded)
         }
         padded.sort(key=lambda i: len(encoded[i]))
         was_training = model.training

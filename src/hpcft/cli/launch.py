@@ -1,0 +1,184 @@
+"""From a plan to a job: checks that need no job, the run directory, the submission."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hpcft.cli.follow import failure, follow, report
+from hpcft.cli.job_options import Plan
+from hpcft.cli.output import say
+from hpcft.cluster.profile import Profile
+from hpcft.cluster.queue import QueueInfo, ask, ask_local, start_time
+from hpcft.cluster.render import render
+from hpcft.cluster.submit import Submitted, record_intent, submit_local, submit_slurm
+from hpcft.errors import ConfigError, HpcftError
+from hpcft.models.availability import check_model
+from hpcft.runs.create import discard, make_run_directory, new_run_id
+from hpcft.runs.events import EventLog
+from hpcft.runs.files import write_atomic
+from hpcft.runs.paths import RunPaths
+from hpcft.runs.provenance import record_provenance, snapshot_code
+from hpcft.runs.run import Run, RunState
+from hpcft.spec.job import Job
+
+# Larger files are read by the job itself; up to here a mistake in them is told before anything is queued.
+_CHECKED_BYTES = 256 * 1024 * 1024
+
+
+@dataclass
+class Launched:
+    """A submitted job."""
+
+    run: Run
+    submitted: Submitted
+    profile: Profile
+
+    def ask(self) -> QueueInfo | None:
+        """What the scheduler says of the job now."""
+        job_id = self.submitted.job_id
+        return ask_local(job_id) if self.profile.scheduler == "local" else ask([job_id])[job_id]
+
+
+def check(plan: Plan) -> None:
+    """Refuse what can be seen to fail: a model or data that the job cannot have.
+
+    Raises:
+        ConfigError, DataError: with what is wrong and where.
+    """
+    job = plan.resolved.job
+    check_model(job.model, plan.profile.internet)
+    from hpcft.data.sources import is_local, read_pairs
+
+    data = job.data
+    path = Path(data.dataset).expanduser()
+    if is_local(data.dataset) and not (path.is_file() and path.stat().st_size > _CHECKED_BYTES):
+        read_pairs(data.dataset, data.input_column, data.target_column)
+
+
+def preview(plan: Plan) -> tuple[RunPaths, str]:
+    """Where the run would be, and its script, without making anything."""
+    job = plan.resolved.job
+    paths = RunPaths((Path(job.results) / (job.name or plan.stem)).absolute())
+    return paths, render(_absolute(job), plan.profile, paths, "run-id")
+
+
+def launch(plan: Plan, start: Callable[[Job, Profile, RunPaths, EventLog], Submitted] | None = None) -> Launched:
+    """Make the run directory and submit the job; a refusal leaves nothing behind.
+
+    Args:
+        plan: the job and its cluster.
+        start: how to start it, where it is not submitted to the profile's scheduler.
+    """
+    check(plan)
+    job = _absolute(plan.resolved.job)
+    paths = make_run_directory(Path(job.results), job.name, plan.stem)
+    run_id = new_run_id()
+    accepted = False
+    try:
+        text = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomic(paths.config, text)
+        record_provenance(paths, Path.cwd(), plan.resolved.origins)
+        snapshot_code(paths)
+        with EventLog(paths.client, sync_seconds=0) as journal:
+            record_intent(journal, job, plan.profile, paths, run_id)
+            if start is not None:
+                submitted = start(job, plan.profile, paths, journal)
+            elif plan.profile.scheduler == "local":
+                submitted = submit_local(job, plan.profile, paths, journal)
+            else:
+                submitted = submit_slurm(job, plan.profile, paths, run_id, journal, say)
+        accepted = True
+    finally:
+        if not accepted and not _in_doubt(paths):
+            discard(paths)
+    return Launched(Run(paths.root), submitted, plan.profile)
+
+
+def wait(launched: Launched) -> None:
+    """Follow a job to its end and print what came out.
+
+    Raises:
+        HpcftError: it did not finish; with the reason.
+    """
+    state = follow(launched.run, launched.ask)
+    if state is not RunState.SUCCESS:
+        raise failure(launched.run, launched.ask())
+    report(launched.run)
+
+
+def _absolute(job: Job) -> Job:
+    """The job with paths that mean the same on every node and from every folder."""
+    update: dict[str, object] = {"results": str(Path(job.results).expanduser().absolute())}
+    data, model = Path(job.data.dataset).expanduser(), Path(job.model.name).expanduser()
+    if data.is_file():
+        update["data"] = job.data.model_copy(update={"dataset": str(data.absolute())})
+    if model.is_dir():
+        update["model"] = job.model.model_copy(update={"name": str(model.absolute())})
+    return job.model_copy(update=update)
+
+
+def _in_doubt(paths: RunPaths) -> bool:
+    if not paths.config.is_file():
+        return False
+    return any(r["kind"] in ("unsure", "submitted") for r in Run(paths.root).journal())
+
+
+def inside_allocation() -> bool:
+    """Whether this is a shell that salloc gave: an allocation, and not one of its steps."""
+    return "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
+
+
+def allocation() -> dict[str, str]:
+    """The whole allocation as `resources`: its nodes, and a rank for each GPU or task of a node.
+
+    Raises:
+        ConfigError: the allocation does not say what it has.
+    """
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES")
+    if not nodes:
+        raise ConfigError("the allocation does not say how many nodes it has", where="SLURM_JOB_NUM_NODES")
+    gpus = os.environ.get("SLURM_GPUS_PER_NODE", "").rpartition(":")[2]
+    tasks = os.environ.get("SLURM_NTASKS_PER_NODE", "")
+    if not tasks and os.environ.get("SLURM_NTASKS", "").isdecimal():
+        tasks = str(max(1, int(os.environ["SLURM_NTASKS"]) // int(nodes)))
+    ranks = gpus if gpus.isdecimal() else tasks
+    return {"nodes": nodes, **({"gpus_per_node": ranks} if ranks.isdecimal() else {})}
+
+
+def write_script(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+    """Write the batch script for the user to submit."""
+    write_atomic(paths.script, render(job, profile, paths, journal_run_id(paths)))
+    journal.append("rendered")
+    return Submitted("", paths.batch_log)
+
+
+def start_in_allocation(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+    """Run the job's own batch script in this allocation, with its output in the run directory."""
+    write_atomic(paths.script, render(job, profile, paths, journal_run_id(paths)))
+    environment = os.environ | {"HPCFT_FOREGROUND": "1"}
+    with paths.batch_log.open("ab") as log:
+        process = subprocess.Popen(
+            ["bash", str(paths.script)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    job_id = f"{process.pid}-{start_time(process.pid) or '0'}"
+    journal.append("submitted", job_id=job_id, allocation=os.environ["SLURM_JOB_ID"])
+    return Submitted(job_id, paths.batch_log)
+
+
+def journal_run_id(paths: RunPaths) -> str:
+    """The run's id, from the intent that was just written."""
+    run_id = Run(paths.root).id
+    if run_id is None:
+        raise HpcftError("the run has no id", where=str(paths.client))
+    return run_id

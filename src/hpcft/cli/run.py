@@ -1,0 +1,47 @@
+"""`hpcft run`: the same job here and now, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+
+import typer
+
+from hpcft.cli.job_options import Request, plan, takes_job
+from hpcft.cli.output import say, table
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(
+    epilog="Examples: hpcft run --preset quickstart --variant lora; salloc -N2 --gpus-per-node=4 hpcft run job.yaml. "
+    "Exit codes: 0 finished, 1 failed, 65 bad data, 75 stopped (Ctrl-C) with everything saved, 78 bad configuration."
+)
+@takes_job
+def run(request: Request) -> None:
+    """Run a job here and now; inside salloc, on the whole allocation."""
+    from hpcft.cli import launch
+    from hpcft.cluster.queue import stop_local
+
+    if launch.inside_allocation():
+        planned = plan(request, launch.allocation())
+        say(f"{planned.reason}; on the whole allocation: {planned.resolved.job.world_size} ranks")
+        launched = launch.launch(planned, launch.start_in_allocation)
+        # The script is a process of ours, whatever the profile's scheduler.
+        launched.profile = planned.profile.model_copy(update={"scheduler": "local"})
+    else:
+        request.cluster = request.cluster or "local"
+        planned = plan(request)
+        say(planned.reason)
+        launched = launch.launch(planned)
+    table("running", [("run", launched.run.name), ("log", str(launched.submitted.log))])
+    try:
+        launch.wait(launched)
+        return
+    except KeyboardInterrupt:
+        say("\nstopping after this step, with everything saved; Ctrl-C again ends it at once")
+        stop_local(launched.submitted.job_id)
+    try:
+        launch.wait(launched)
+    except KeyboardInterrupt:
+        stop_local(launched.submitted.job_id, signal.SIGKILL)
+        raise typer.Exit(130) from None

@@ -1,0 +1,176 @@
+"""Cluster profiles: what a site is like, one YAML file each, and which one a job is for."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from yaml import BaseLoader, YAMLError, load
+
+from hpcft.cluster.slurm import controller_answers
+from hpcft.errors import ConfigError
+from hpcft.spec import assets
+from hpcft.spec.identifiers import path_fault
+from hpcft.spec.job import Identifier
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE)", re.IGNORECASE)
+_OPTION = re.compile(r"[a-z][a-z0-9-]{1,40}")
+# Set by this tool from the job; a second value for one of them would silently win or lose.
+_OURS = frozenset(
+    [
+        "job-name",
+        "comment",
+        "nodes",
+        "ntasks",
+        "ntasks-per-node",
+        "cpus-per-task",
+        "gpus-per-node",
+        "mem",
+        "time",
+        "partition",
+        "account",
+        "qos",
+        "constraint",
+        "output",
+        "error",
+        "open-mode",
+        "requeue",
+        "no-requeue",
+        "signal",
+        "export",
+        "chdir",
+        "array",
+        "wrap",
+        "parsable",
+        "wait",
+    ]
+)
+
+
+def _line(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 or c in "\u2028\u2029\x85" for c in text):
+        raise ValueError("has a line end or a control character in it")
+    return text
+
+
+def _script_path(text: str) -> str:
+    if fault := path_fault(text):
+        raise ValueError(fault)
+    return text
+
+
+def _variable(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name[:40]!r} is not the name of a variable")
+    return name
+
+
+def _no_secret(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if _SECRET.search(name):
+            raise ValueError(
+                f"{name} looks like a secret, and a script is no place for one; store it in ~/.netrc "
+                "(wandb login, hf auth login) where the job finds it"
+            )
+    return values
+
+
+def _not_ours(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if not _OPTION.fullmatch(name):
+            raise ValueError(f"{name[:40]!r} is not the name of an sbatch option")
+        if name in _OURS:
+            raise ValueError(f"--{name} is set from the job; set it under resources")
+    return values
+
+
+Line = Annotated[str, AfterValidator(_line)]
+Variable = Annotated[str, AfterValidator(_variable)]
+
+
+class Profile(BaseModel):
+    """A site.
+
+    Attributes:
+        scheduler: `slurm`, or `local` for processes on this machine.
+        resources: defaults for a job's `resources` section.
+        modules: names for `module load`.
+        setup: shell lines before the job, the only free shell there is: the profile's author is the user or the
+            site's administrator.
+        container: command that runs another one in a container, such as `[apptainer, exec, --nv, image.sif]`.
+        internet: whether compute nodes reach the internet.
+        env: variables for the job. export: names of variables that the job gets from the submitting shell.
+        python: interpreter on the nodes; the submitting one when absent.
+        sbatch: further sbatch options, `{exclude: node7}`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    name: Identifier
+    description: str = ""
+    scheduler: Literal["slurm", "local"] = "slurm"
+    resources: dict[str, Any] = Field(default_factory=dict)
+    modules: list[Identifier | Annotated[str, AfterValidator(_script_path)]] = Field(default_factory=list)
+    setup: list[Line] = Field(default_factory=list)
+    container: list[Line] = Field(default_factory=list)
+    internet: bool = False
+    env: Annotated[dict[Variable, Line], AfterValidator(_no_secret)] = Field(default_factory=dict)
+    export: list[Variable] = Field(default_factory=list)
+    python: Annotated[str, AfterValidator(_script_path)] | None = None
+    sbatch: Annotated[dict[str, Line], AfterValidator(_not_ours)] = Field(default_factory=dict)
+
+
+def load_profile(name: str, where: str = "--cluster") -> Profile:
+    """Read a profile.
+
+    Args:
+        name: of a file in `hpc/`, or a path that ends in .yaml.
+        where: place of the name, for errors.
+
+    Raises:
+        ConfigError: there is none of that name, or it has errors; all of them are told.
+    """
+    path = assets.find("hpc", name, what="cluster profile", option=where)
+    try:
+        # Plain text for every value: the types below read it, and 24:00:00 stays what was written.
+        content = load(path.read_text(encoding="utf-8"), Loader=BaseLoader)  # noqa: S506 (makes strings alone)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise ConfigError("is not a profile: it holds no keys", where=str(path))
+    try:
+        return Profile.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        faults = [_fault(dict(item)) for item in error.errors(include_url=False)]
+        raise ConfigError("the profile has errors:\n" + "\n".join(f"  {f}" for f in faults), where=str(path)) from None
+
+
+def _fault(item: dict[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    key = ".".join(str(part) for part in item["loc"][:2])
+    if item["type"] == "extra_forbidden":
+        near = get_close_matches(key, list(Profile.model_fields), n=1)
+        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{key}: {str(item['msg']).removeprefix('Value error, ')}"
+
+
+def choose_cluster(option: str | None, configured: tuple[str, str] | None) -> tuple[Profile, str]:
+    """The profile that a job is for, and why, as a sentence.
+
+    Args:
+        option: `--cluster`.
+        configured: (name, place) from a configuration file.
+    """
+    if option:
+        return load_profile(option), f"cluster: {option} (--cluster)"
+    if name := os.environ.get("HPCFT_CLUSTER"):
+        return load_profile(name, "HPCFT_CLUSTER"), f"cluster: {name} (HPCFT_CLUSTER)"
+    if configured:
+        return load_profile(configured[0], configured[1]), f"cluster: {configured[0]} ({configured[1]})"
+    if controller_answers():
+        return load_profile("slurm"), "cluster: slurm (a controller answers; another one is named with --cluster)"
+    return load_profile("local"), "cluster: local, this machine (no Slurm controller answers)"

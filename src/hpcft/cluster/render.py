@@ -1,0 +1,134 @@
+"""The batch script of a job: one template, and one gate that every value passes on its way into it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Any
+
+from hpcft.cluster.profile import Profile
+from hpcft.errors import ConfigError
+from hpcft.runs.paths import RunPaths
+from hpcft.spec import assets
+from hpcft.spec.identifiers import identifier_fault, path_fault, slug
+from hpcft.spec.job import Job
+
+# What a job gets from the submitting shell, by name. Nothing else: an environment is where secrets are.
+_EXPORTED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "SLURM_CONF",
+    "MODULEPATH",
+    "MODULESHOME",
+    "LMOD_PKG",
+    "LMOD_CMD",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_TOKEN_PATH",
+    "XDG_CACHE_HOME",
+    "HPCFT_CACHE",
+    "NETRC",
+    "WANDB_BASE_URL",
+    "SSL_CERT_FILE",
+)
+
+
+def job_name(paths: RunPaths, run_id: str) -> str:
+    """`{run directory's name}.{run id}`: readable, and the run id is the key that a lost job is found by."""
+    name = paths.root.name
+    readable = name if identifier_fault(name) is None else slug(name)
+    return f"{readable[:64]}.{run_id}"
+
+
+def render(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> str:
+    """The text of the batch script.
+
+    Raises:
+        ConfigError: a path that a script cannot carry.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(assets.folders("slurm_templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 (a shell script; each value passes a filter or the spec's own types)
+    )
+    environment.filters["sh"] = shlex.quote
+    environment.filters["sbatch_path"] = _sbatch_path
+    environment.filters["sbatch_value"] = _sbatch_value
+    for place, path in (("the run directory", str(paths.root)), ("Python", profile.python or sys.executable)):
+        if fault := path_fault(path):
+            raise ConfigError(f"the path of {place} {fault}", where=path, hint="choose another folder with --results")
+    return environment.get_template("job.sh.j2").render(_values(job, profile, paths, run_id))
+
+
+def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[str, Any]:
+    r = job.resources
+    env = dict(profile.env)
+    if not profile.internet:
+        # The hub's clients wait for minutes for a network that is not there.
+        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    gpus = None if r.accelerator == "cpu" else f"{r.gpu_type}:{r.gpus_per_node}" if r.gpu_type else r.gpus_per_node
+    placement = (("partition", r.partition), ("account", r.account), ("qos", r.qos), ("constraint", r.constraint))
+    exported = [name for name in (*_EXPORTED, *profile.export) if name in os.environ]
+    return {
+        "job_name": job_name(paths, run_id),
+        "run_id": run_id,
+        "nodes": r.nodes,
+        "ranks_per_node": r.gpus_per_node,
+        "cpus_per_task": r.cpus_per_task,
+        "gpus_per_node": gpus,
+        "mem": None if r.mem_gb is None else f"{round(r.mem_gb * 1024)}M",
+        "time": r.time,
+        "placement": [(name, value) for name, value in placement if value],
+        "log": str(paths.batch_log),
+        "signal_seconds": r.signal_seconds,
+        "export": ",".join(dict.fromkeys(exported)) or "NIL",
+        "sbatch": sorted(profile.sbatch.items()),
+        "run": str(paths.root),
+        "code": str(paths.code),
+        "modules": profile.modules,
+        "setup": profile.setup,
+        "env": sorted(env.items()),
+        "container": profile.container,
+        "python": profile.python or sys.executable,
+    }
+
+
+def _sbatch_path(path: str) -> str:
+    """A path in a directive: quoted, since sbatch splits at blanks. The gate has refused quotes and `%`."""
+    return f'"{path}"'
+
+
+def _sbatch_value(value: str) -> str:
+    if any(c in value for c in "\"'\\`$"):
+        raise ConfigError(f"{value[:40]!r} has a quote or a substitution in it", where="sbatch: in the profile")
+    return f'"{value}"'
+
+
+def what_it_asks(job: Job, profile: Profile) -> list[tuple[str, str]]:
+    """What the job asks of the cluster: (label, value)."""
+    r = job.resources
+    cpu = r.accelerator == "cpu"
+    gpus = "none" if cpu else f"{r.gpus_per_node} a node" + (f", {r.gpu_type}" if r.gpu_type else "")
+    rows = [
+        ("cluster", f"{profile.name} ({profile.scheduler})"),
+        ("nodes", str(r.nodes)),
+        ("ranks", f"{job.world_size} ({r.gpus_per_node} a node)"),
+        ("GPUs", gpus),
+        ("CPUs", "the cluster's default" if r.cpus_per_task is None else f"{r.cpus_per_task} a rank"),
+        ("memory", "the cluster's default" if r.mem_gb is None else f"{r.mem_gb:g} GB a node"),
+        ("time", r.time),
+    ]
+    rows += [(k, str(v)) for k, v in (("partition", r.partition), ("account", r.account), ("qos", r.qos)) if v]
+    stage = job.zero_stage
+    return [*rows, ("DeepSpeed", "not used" if stage is None else f"ZeRO {stage}")]

@@ -1,0 +1,171 @@
+"""Submitting exactly once: the intent is on disk before sbatch, and a doubt is settled by looking, not by asking
+again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcft.cluster.profile import Profile
+from hpcft.cluster.queue import find_by_name
+from hpcft.cluster.render import job_name, render
+from hpcft.cluster.slurm import accounts, overriding_variables, partitions
+from hpcft.errors import ConfigError, HpcftError, UnavailableError
+from hpcft.runs.events import EventLog
+from hpcft.runs.paths import RunPaths
+from hpcft.spec.job import Job, parse_time
+
+# After a doubt the queue is looked at this often: accounting is up to some seconds behind.
+_LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that is queued or running."""
+
+    job_id: str
+    log: Path
+
+
+def record_intent(journal: EventLog, job: Job, profile: Profile, paths: RunPaths, run_id: str) -> None:
+    """Write what is about to be submitted; from here on a run of that id may exist in the queue."""
+    journal.append(
+        "intent",
+        run_id=run_id,
+        cluster=profile.name,
+        scheduler=profile.scheduler,
+        internet=profile.internet,
+        job_name=job_name(paths, run_id),
+        ranks=job.world_size,
+    )
+    journal.sync()
+
+
+def submit_slurm(
+    job: Job, profile: Profile, paths: RunPaths, run_id: str, journal: EventLog, say: Callable[[str], None]
+) -> Submitted:
+    """Submit a job to Slurm.
+
+    Args:
+        say: receives warnings.
+
+    Raises:
+        ConfigError: Slurm refused it; with Slurm's own words and the names that it would take.
+        UnavailableError: no Slurm here, or none that answers, or it is not known whether the job was queued.
+    """
+    if overriding := overriding_variables():
+        say(f"not used for this submission, since they would override the script: {', '.join(overriding)}")
+    try:
+        from hpcft.cluster.executors import Doubt, Refused, ScriptExecutor
+
+        executor = ScriptExecutor(paths, render(job, profile, paths, run_id))
+    except RuntimeError as error:
+        raise UnavailableError(
+            "there is no Slurm here: srun is not found",
+            hint="on a machine without Slurm: --cluster local; on a cluster: is its module loaded?",
+        ) from error
+    try:
+        job_id = executor.queue()
+    except Refused as error:
+        raise _refusal(str(error), job) from None
+    except Doubt as error:
+        say(f"sbatch gave no clear answer ({error}); looking for the job in the queue")
+        found = _look_up(job_name(paths, run_id))
+        if found is None:
+            journal.append("unsure", message=str(error))
+            raise UnavailableError(
+                f"it is not known whether the job was queued: {error}",
+                where=str(paths.root),
+                hint=f"it was not submitted again; look with: squeue --name={job_name(paths, run_id)}",
+            ) from None
+        job_id = found
+    journal.append("submitted", job_id=job_id)
+    journal.sync()
+    return Submitted(job_id, paths.batch_log)
+
+
+def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+    """Start a job's ranks on this machine.
+
+    Raises:
+        ConfigError: more than one node.
+    """
+    if job.resources.nodes > 1:
+        raise ConfigError(
+            f"{job.resources.nodes} nodes are asked for, and this machine is one",
+            where="resources.nodes",
+            hint="use --gpus-per-node for several ranks here, or a cluster",
+        )
+    from hpcft.cluster.executors import ProcessExecutor
+
+    minutes = parse_time(job.resources.time) / 60
+    executor = ProcessExecutor(
+        paths, local_environment(job, profile, paths), job.world_size, minutes, job.resources.signal_seconds
+    )
+    job_id = executor.start()
+    journal.append("submitted", job_id=job_id)
+    journal.sync()
+    return Submitted(job_id, paths.batch_log)
+
+
+def local_environment(job: Job, profile: Profile, paths: RunPaths) -> dict[str, str]:
+    """The environment of local ranks: the user's own, since it is the user's machine, without what would make a
+    rank believe that it is another job's."""
+    drop = ("SLURM_", "SBATCH_", "PMI", "OMPI_")
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        keep.pop(name, None)
+    threads = max(1, (os.cpu_count() or 1) // job.world_size)
+    keep.setdefault("OMP_NUM_THREADS", str(threads))
+    keep |= {"PYTHONPATH": str(paths.code), "PYTHONUNBUFFERED": "1", **profile.env}
+    if job.world_size > 1:
+        keep |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    return keep
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _look_up(name: str) -> str | None:
+    for wait in _LOOKS_S:
+        time.sleep(wait)
+        if found := find_by_name(name):
+            return found
+    return None
+
+
+# Slurm's words → (key to change, who knows the valid names).
+_REFUSALS: tuple[tuple[str, str, Callable[[], list[str]] | None], ...] = (
+    ("partition", "resources.partition", partitions),
+    ("account", "resources.account", accounts),
+    ("qos", "resources.qos", None),
+    ("generic resource", "resources.gpu_type", None),
+    ("time limit", "resources.time", None),
+    ("node count", "resources.nodes", None),
+    ("node configuration", "resources", None),
+    ("limit", "resources", None),
+)
+
+
+def _refusal(words: str, job: Job) -> HpcftError:
+    plain = " ".join(line.removeprefix("sbatch: error:").strip() for line in words.splitlines() if line.strip())
+    lower = plain.lower()
+    if "unable to contact" in lower or "not found" in lower:
+        return UnavailableError(
+            f"Slurm cannot be reached: {plain}", hint="nothing was queued; try again, or --cluster local"
+        )
+    for word, key, ask in _REFUSALS:
+        # "account/partition combination" is about the account.
+        if word in lower and not (word == "partition" and "account" in lower):
+            names = ask() if ask else []
+            hint = f"change {key}" + (f"; valid here: {', '.join(names)}" if names else "")
+            return ConfigError(f"Slurm refused the job: {plain}", where=key, hint=hint)
+    return ConfigError(f"Slurm refused the job: {plain}", hint="nothing was queued")

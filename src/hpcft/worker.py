@@ -118,6 +118,8 @@ def _log_to(handler: logging.Handler) -> None:
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger("hpcft")
     root.setLevel(logging.INFO)
+    # Some library configures the root logger too, and each line would stand twice.
+    root.propagate = False
     root.addHandler(handler)
 
 

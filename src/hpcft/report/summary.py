@@ -39,9 +39,13 @@ def _size(gb: float) -> str:
 
 
 def result_rows(run: Run) -> list[tuple[str, str]]:
-    """Scores and costs of a finished run: (label, value)."""
+    """Scores and costs of a finished run: (label, value), with the base model's score where it was taken."""
     metrics = run.metrics
-    rows = _rows(metrics, _SCORES) + _rows(metrics, _COSTS)
+    rows = []
+    for (label, value), key in zip(_rows(metrics, _SCORES), [k for _, k, _ in _SCORES if k in metrics], strict=True):
+        base = metrics.get(key.replace("final/", "base/", 1)) if key.startswith("final/") else None
+        rows.append((label, value if base is None else f"{value}   before tuning {base:.4f}"))
+    rows += _rows(metrics, _COSTS)
     if "inference/model_size_gb" in metrics:
         rows.append(("model size on disk", _size(metrics["inference/model_size_gb"])))
     return rows

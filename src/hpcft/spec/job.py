@@ -171,6 +171,7 @@ class EvaluationSection(Section):
     """Validation after each epoch, by generation."""
 
     enabled: bool = True
+    before: bool = Field(False, description="validate the base model too, to show what training changed")
     max_new_tokens: int = Field(64, ge=1)
 
 

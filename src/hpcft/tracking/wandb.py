@@ -8,14 +8,34 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpcft.runs.files import make_private
 from hpcft.tracking.credentials import Mode
 
-_QUEUE = 100_000
-_INIT_TIMEOUT_S = 30.0
+# Calls that wait for wandb; at 20 figures each they take about 25 MB.
+_QUEUE = 10_000
+# Shorter than finish() waits, so that even a job that ends at once still falls back and is recorded offline.
+_INIT_TIMEOUT_S = 6.0
+_HTTP_TIMEOUT_S = 3
+_GRACE_S = 1.0
+_TOLD = 5
+_FOLDERS = {
+    "WANDB_DIR": ".",
+    "WANDB_CACHE_DIR": "cache",
+    "WANDB_DATA_DIR": "data",
+    "WANDB_ARTIFACT_DIR": "artifacts",
+}
+# Who the user is and which server, and what a W&B agent says of its trial. Any other variable of wandb would
+# override what stands in the job, and is set aside.
+_KEPT = {
+    *("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_CREDENTIALS_FILE", "WANDB_CONFIG_DIR"),
+    *("WANDB_BASE_URL", "WANDB_APP_URL", "WANDB_HTTP_PROXY", "WANDB_HTTPS_PROXY", "WANDB_INSECURE_DISABLE_SSL"),
+    *("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_PROJECT", "WANDB_ENTITY"),
+    *("WANDB_RUN_GROUP", "WANDB_USERNAME", "WANDB_USER_EMAIL"),
+}
 
 
 @dataclass
@@ -24,8 +44,8 @@ class TrackerReport:
 
     Attributes:
         mode: the mode really used; `offline` when the server could not be had.
-        sent: calls handed to wandb. dropped: calls that were not, since the queue was full.
-        finished: whether wandb ended in time.
+        sent: calls handed to wandb. dropped: those that were not.
+        finished: whether wandb ended in time: online, that the server has everything.
         folder: wandb's folder of this attempt, for `wandb sync`.
         error: what went wrong, if something did.
     """
@@ -39,46 +59,55 @@ class TrackerReport:
 
 
 class Tracker:
-    """One wandb run of one attempt. Made by rank 0 alone.
+    """One wandb run of one attempt. Made by rank 0 alone; no method waits for wandb but `finish`.
 
     Args:
-        folder: the run directory's `wandb/`.
-        mode: `online`, `offline` or `disabled`.
+        folder: the run directory's `wandb/`, where all that wandb writes is kept.
+        mode: `online`, `offline` or `disabled`. Online becomes offline when the server cannot be had.
         settings: arguments of `wandb.init`: project, entity, id, name, job_type, config, tags, notes.
         log: for what the user should know.
     """
 
     def __init__(self, folder: Path, mode: Mode, settings: dict[str, Any], log: logging.Logger) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
         self._settings = settings
         self._log = log
         self._report = TrackerReport(mode)
-        self._calls: queue.Queue[Callable[[Any], None] | None] = queue.Queue(_QUEUE)
+        self._offered = 0
+        self._full = False
+        self._errors: list[str] = []
+        # The queue without a lock of its own in Python: a put cannot meet a thread that holds one.
+        self._calls: queue.SimpleQueue[Callable[[Any], object] | None] = queue.SimpleQueue()
         self._exit_code = 0
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         if mode != "disabled":
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Here, and not in the thread: changing the environment beside running threads is not safe.
+            self._set_environment()
             self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
             self._thread.start()
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Send figures of a step. `step` is a metric of its own: wandb drops what comes with a lower step of its
         own counting, which a job that goes on from a checkpoint has."""
-        self._put(lambda run: run.log({**metrics, "step": step}))
+        point = {**metrics, "step": step}
+        self._put(lambda run: run.log(point))
 
     def summary(self, values: dict[str, Any]) -> None:
         """Set final single values."""
+        values = dict(values)
         self._put(lambda run: run.summary.update(values))
 
     def artifact(self, folder: Path, name: str, metadata: dict[str, Any]) -> None:
         """Log a model folder. wandb reads the files where they are instead of copying them first."""
+        metadata = dict(metadata)
 
         def call(run: Any) -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
-            for file in sorted(folder.iterdir()):
-                artifact.add_file(str(file), policy="immutable")
+            artifact = wandb.Artifact(name, type="model", metadata=metadata)
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                artifact.add_file(str(file), name=file.relative_to(folder).as_posix(), policy="immutable")
             run.log_artifact(artifact)
 
         self._put(call)
@@ -86,88 +115,144 @@ class Tracker:
     def finish(self, timeout_s: float = 10.0, exit_code: int = 0) -> TrackerReport:
         """End the run; return after `timeout_s` at the latest, whatever wandb does.
 
-        A wandb that does not end in time is left behind: its service process is killed, since at exit Python would
-        wait for it. What was logged offline is on disk by then.
+        A wandb that does not end in time is cut off, since Python would wait for it when the process exits. What it
+        was given stands in `folder` by then, to be synced later.
+
+        Args:
+            timeout_s: seconds, at least 3.
+            exit_code: of the job; wandb shows a run with another one than 0 as failed.
         """
         if self._thread is None:
             return self._report
         self._exit_code = exit_code
-        self._put(None)
-        self._thread.join(timeout_s)
+        self._calls.put(None)
+        self._ended.wait(timeout_s - 2 * _GRACE_S)
+        in_time = self._ended.is_set()
+        self._thread.join(_GRACE_S)
         if self._thread.is_alive():
-            self._report.error = self._report.error or f"wandb did not end within {timeout_s:.0f} s"
-            self._log.warning("%s; the run directory has everything", self._report.error)
-            _abandon_service()
-        return self._report
+            if not in_time:
+                self._tell(f"wandb did not end within {timeout_s:.0f} s and was cut off")
+            _kill_service()
+            self._thread.join(_GRACE_S)
+        error = "; ".join(self._errors) or None
+        return replace(self._report, dropped=self._offered - self._report.sent, finished=in_time, error=error)
 
-    def _put(self, call: Callable[[Any], None] | None) -> None:
+    def _put(self, call: Callable[[Any], object]) -> None:
         if self._thread is None:
             return
-        try:
-            self._calls.put_nowait(call)
-        except queue.Full:
-            self._report.dropped += 1
-            if self._report.dropped == 1:
-                self._log.warning("wandb is too slow: points are left out there; the event log has all of them")
+        self._offered += 1
+        if self._calls.qsize() < _QUEUE:
+            self._calls.put(call)
+        elif not self._full:
+            self._full = True
+            self._log.warning("wandb is too slow: points are left out there; the event log has all of them")
+
+    def _tell(self, text: str) -> None:
+        # Some of wandb's troubles come again with every call.
+        if text not in self._errors and len(self._errors) < _TOLD:
+            self._errors.append(text)
+            self._log.warning("%s; the run directory has everything", text)
 
     def _work(self) -> None:
+        # Whatever wandb raises, training goes on without it: that is what the broad catches here are for.
         try:
             run = self._open()
-        except Exception as error:
-            # Whatever wandb raises, training goes on without it.
-            self._report.error = f"wandb cannot be used: {error}"
-            self._log.warning("%s", self._report.error)
-            return
-        self._report.folder = str(run.dir)
-        while (call := self._calls.get()) is not None:
-            try:
-                call(run)
-                self._report.sent += 1
-            except Exception as error:
-                self._report.error = f"a call to wandb failed: {error}"
-                self._log.warning("%s", self._report.error)
-        try:
+            self._report.folder = str(Path(run.dir).parent)
+            while (call := self._calls.get()) is not None:
+                try:
+                    call(run)
+                    self._report.sent += 1
+                except Exception as error:
+                    self._tell(f"a call to wandb failed: {_words(error)}")
             run.finish(exit_code=self._exit_code)
-            self._report.finished = True
+            self._ended.set()
         except Exception as error:
-            self._report.error = f"wandb could not end its run: {error}"
-            self._log.warning("%s", self._report.error)
+            self._tell(f"wandb cannot be used: {_words(error)}")
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """End wandb's service now, in this thread; left to the exit of the process, it could hang there."""
+        try:
+            import wandb
+
+            wandb.teardown()
+        except (Exception, SystemExit) as error:
+            self._log.debug("wandb's service did not end well: %s", _words(error))
 
     def _open(self) -> Any:
+        make_private(self._folder)
         import wandb
 
-        for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "WANDB_CONFIG_DIR"):
-            os.environ[name] = str(self._folder)
-        common = {"silent": True, "console": "off", "save_code": False, "x_disable_meta": True}
-        common |= {"x_transaction_log_flush_interval": 1.0, "disable_git": True}
+        common: dict[str, Any] = {
+            "silent": True,
+            "console": "off",
+            "symlink": False,
+            # Metadata would hold the command line, and the run directory has code, versions and git state.
+            "x_disable_meta": True,
+            "x_disable_machine_info": True,
+            "x_save_requirements": False,
+            "save_code": False,
+            "disable_git": True,
+            # A killed job loses what was not flushed; wandb waits 15 s by default.
+            "x_transaction_log_flush_interval": 1.0,
+            # A press on Stop in wandb would raise KeyboardInterrupt in the middle of a training step.
+            "stop_fn": self._asked_to_stop,
+        }
         try:
             settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, **common)
             run = self._init(settings, self._report.mode)
         except Exception as error:
             if self._report.mode != "online":
                 raise
-            self._log.warning("wandb cannot be reached (%s); going on offline", error)
-            self._report.mode, self._report.error = "offline", f"online failed: {error}"
+            self._tell(f"wandb's server cannot be used, going on offline: {_words(error)}")
+            # wandb's service still tries, and holds the run id.
+            _kill_service()
+            self._leave()
+            self._report.mode = "offline"
             run = self._init(wandb.Settings(**common), "offline")
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
 
-    def _init(self, settings: Any, mode: Any) -> Any:
+    def _init(self, settings: Any, mode: str) -> Any:
         import wandb
 
-        return wandb.init(mode=mode, resume="allow", settings=settings, dir=str(self._folder), **self._settings)
+        # wandb does not know offline whether there is something to resume, and says so if it is asked to.
+        resume = "allow" if mode == "online" else None
+        return wandb.init(mode=mode, resume=resume, settings=settings, dir=str(self._folder), **self._settings)  # type: ignore[arg-type]
+
+    def _asked_to_stop(self) -> None:
+        self._log.warning("somebody asked in wandb to stop this run; stop it with: hpcft cancel")
+
+    def _set_environment(self) -> None:
+        aside = sorted(name for name in os.environ if name.startswith("WANDB_") and name not in _KEPT)
+        for name in aside:
+            del os.environ[name]
+        for name, place in _FOLDERS.items():
+            os.environ[name] = str(self._folder / place)
+        # Without it "Loaded credentials" is printed before the settings count.
+        os.environ["WANDB_SILENT"] = "true"
+        # wandb's telemetry sends from this process, and keeps its exit up for 10 s when the server hangs.
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
+        # What an artifact asks the server first; a part of the time that finish() has.
+        os.environ["WANDB_HTTP_TIMEOUT"] = str(_HTTP_TIMEOUT_S)
+        if aside:
+            self._log.info("set aside for this job, whose own configuration counts: %s", ", ".join(aside))
 
 
-def _abandon_service() -> None:
-    """Kill this process's own wandb service, and forget it, so that exit does not wait for it."""
-    for process in Path("/proc").glob("[0-9]*"):
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _kill_service() -> None:
+    """Kill this process's own wandb service, with the process group that it leads."""
+    import psutil
+
+    for child in psutil.Process().children():
         try:
-            stat = (process / "stat").read_text(encoding="ascii", errors="replace")
-            name = stat[stat.index("(") + 1 : stat.rindex(")")]
-            parent = int(stat[stat.rindex(")") + 2 :].split()[1])
-            if parent == os.getpid() and name.startswith(("wandb-core", "gpu_stats")):
-                os.kill(int(process.name), signal.SIGKILL)
-        except (OSError, ValueError):
-            # The process has ended meanwhile.
+            if child.name().startswith("wandb-core"):
+                os.killpg(child.pid, signal.SIGKILL)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            # It has ended meanwhile.
             continue

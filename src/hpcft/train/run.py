@@ -91,7 +91,7 @@ def train(context: Context) -> dict[str, Any]:
     validation = encode(data.validation_pairs, tokenizer, data.prompt, job.data.max_length)
     flops = _flops(job) if rank.is_first else None
 
-    arguments = training_arguments(context)
+    arguments = training_arguments(context, resumed=resume is not None)
     transformers.set_seed(job.training.seed)
     model = with_adapter(load_base(job, context.device), job)
     counts = count_parameters(model)
@@ -131,7 +131,7 @@ def train(context: Context) -> dict[str, Any]:
     return _finish(context, trainer, counts, flops, validator)
 
 
-def training_arguments(context: Context) -> TrainingArguments:
+def training_arguments(context: Context, *, resumed: bool) -> TrainingArguments:
     """The Trainer's arguments. Making them starts DeepSpeed's integration, so this comes before the model."""
     job, t = context.job, context.job.training
     dtype = compute_dtype(job, context.device)
@@ -157,6 +157,7 @@ def training_arguments(context: Context) -> TrainingArguments:
         use_cpu=context.device.type == "cpu",
         deepspeed=None if stage is None else deepspeed_config(stage, str(dtype).removeprefix("torch.")),
         eval_strategy="epoch" if validated else "no",
+        eval_on_start=validated and job.evaluation.before and not resumed,
         save_strategy="epoch" if validated else "no",
         save_total_limit=2,
         metric_for_best_model="eval_loss" if validated else None,
@@ -245,6 +246,9 @@ def _finish(
     evaluation: dict[str, Any] | None = None
     if validator is not None:
         scores = _validation_at(paths, kept)
+        before = _validation_at(paths, 0)
+        metrics |= {f"base/{k.replace('/', '_', 1)}": v for k, v in before.items() if k.startswith("validation/")}
+        _keep_predictions(paths, kept)
         metrics |= {f"final/{k.replace('/', '_', 1)}": v for k, v in scores.items() if k.startswith("validation/")}
         evaluation = {
             k.removeprefix("validation/"): v
@@ -294,11 +298,15 @@ def _summary(
 
 
 def _validation_at(paths: RunPaths, step: int) -> dict[str, float]:
-    """Figures of the validation at a step, of whichever attempt, and its predictions brought to the top."""
+    """Figures of the validation at a step, of whichever attempt; empty when there was none."""
     found = [e for e in Run(paths.root).events("validation") if e["step"] == step]
+    return dict(found[-1]["metrics"]) if found else {}
+
+
+def _keep_predictions(paths: RunPaths, step: int) -> None:
+    """Bring the predictions of a step's validation to the run's top."""
     for number in reversed(paths.attempt_numbers()):
         predictions = paths.attempt(number) / f"predictions-{step}.jsonl"
         if predictions.is_file():
             shutil.copyfile(predictions, paths.predictions)
-            break
-    return dict(found[-1]["metrics"]) if found else {}
+            return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["fakes.fixtures"]
 
 
 @pytest.fixture(autouse=True)

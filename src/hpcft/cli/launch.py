@@ -53,11 +53,11 @@ def check(plan: Plan) -> None:
     """
     job = plan.resolved.job
     check_model(job.model, plan.profile.internet)
-    from hpcft.data.sources import is_local, read_pairs
+    from hpcft.data.sources import is_hub, read_pairs
 
     data = job.data
     path = Path(data.dataset).expanduser()
-    if is_local(data.dataset) and not (path.is_file() and path.stat().st_size > _CHECKED_BYTES):
+    if not is_hub(data.dataset) and not (path.is_file() and path.stat().st_size > _CHECKED_BYTES):
         read_pairs(data.dataset, data.input_column, data.target_column)
 
 

@@ -74,10 +74,10 @@ def read_pairs(dataset: str, input_column: str | None, target_column: str | None
         )
         return _pairs(rows, dataset, input_column, target_column)
     path = Path(dataset).expanduser()
+    if is_hub(dataset):
+        return _pairs(_read_hub(HUB_NAMES.get(dataset, dataset)), dataset, input_column, target_column)
     if path.suffix.lower() in _READERS or path.exists():
         return _pairs(_read_file(path), str(path), input_column, target_column)
-    if dataset in HUB_NAMES or dataset.count("/") == 1:
-        return _pairs(_read_hub(HUB_NAMES.get(dataset, dataset)), dataset, input_column, target_column)
     near = get_close_matches(dataset, [QUICKSTART, *HUB_NAMES], n=1)
     raise DataError(
         f"there is no data set or file '{dataset[:100]}'",
@@ -87,10 +87,12 @@ def read_pairs(dataset: str, input_column: str | None, target_column: str | None
     )
 
 
-def is_local(dataset: str) -> bool:
-    """Whether a data set can be read without the hub."""
+def is_hub(dataset: str) -> bool:
+    """Whether a data set would come from the hub."""
     path = Path(dataset).expanduser()
-    return dataset == QUICKSTART or path.suffix.lower() in _READERS or path.exists()
+    return (
+        path.suffix.lower() not in _READERS and not path.exists() and (dataset in HUB_NAMES or dataset.count("/") == 1)
+    )
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

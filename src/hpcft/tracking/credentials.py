@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import netrc
 import os
 from pathlib import Path
@@ -9,19 +10,37 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Mode = Literal["online", "offline", "disabled"]
-_HOST = "api.wandb.ai"
+# wandb's own server, under the name that 0.31 uses and the one before.
+_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 
 
 def key_available() -> bool:
-    """Whether wandb will find a key: in WANDB_API_KEY, or in the user's netrc file for its host."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether wandb will find a key: in its environment variables, or in the user's netrc file for its server."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or _HOST
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
-        return netrc.netrc(path).authenticators(host) is not None
+        entries = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
+    server = _own_server()
+    return any(entries.authenticators(host) for host in ((server,) if server else _HOSTS))
+
+
+def _own_server() -> str | None:
+    """Host and port of a server of one's own, from WANDB_BASE_URL or wandb's settings file; None: wandb's."""
+    url = os.environ.get("WANDB_BASE_URL")
+    if not url:
+        folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+        settings = configparser.ConfigParser(interpolation=None)
+        try:
+            settings.read(folder / "settings", encoding="utf-8")
+            url = settings.get("default", "base_url", fallback=None)
+        except (OSError, UnicodeDecodeError, configparser.Error):
+            # wandb takes a file that it cannot read as an empty one.
+            url = None
+    host = urlsplit(url or "").netloc
+    return None if host in ("", *_HOSTS) else host
 
 
 def resolve_mode(requested: str, internet: bool) -> Mode:

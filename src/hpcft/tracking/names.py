@@ -24,3 +24,27 @@ def run_name(label: str, dataset: str, run_id: str) -> str:
     for suffix in (".csv", ".tsv", ".jsonl", ".json"):
         stem = stem.removesuffix(suffix)
     return f"{label}_{stem}_run_{run_id}"
+
+
+# Other names of the same figures: those of the Trainer, and those that results of other programs use.
+_ALIASES = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "train_runtime": "train/runtime_s",
+    "train_samples_per_second": "train/throughput_samples_per_sec",
+    "tokens_per_sec": "train/throughput_tokens_per_sec",
+    "eval_loss": "validation/loss",
+    "eval_accuracy": "validation/accuracy",
+    "eval_f1": "validation/f1_score",
+    "eval_f1_score": "validation/f1_score",
+}
+
+
+def canonical(metrics: dict[str, float]) -> dict[str, float]:
+    """The same figures under the names that wandb, the tables and the pictures know them by.
+
+    >>> canonical({"eval_loss": 1.5, "epoch": 2.0})
+    {'validation/loss': 1.5, 'epoch': 2.0}
+    """
+    return {_ALIASES.get(name, name): value for name, value in metrics.items()}

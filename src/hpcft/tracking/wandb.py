@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,6 @@ from hpcft.tracking.credentials import Mode
 
 # Calls that wait for wandb; at 20 figures each they take about 25 MB.
 _QUEUE = 10_000
-# Shorter than finish() waits, so that even a job that ends at once still falls back and is recorded offline.
-_INIT_TIMEOUT_S = 6.0
 _HTTP_TIMEOUT_S = 3
 _GRACE_S = 1.0
 _TOLD = 5
@@ -66,12 +65,21 @@ class Tracker:
         mode: `online`, `offline` or `disabled`. Online becomes offline when the server cannot be had.
         settings: arguments of `wandb.init`: project, entity, id, name, job_type, config, tags, notes.
         log: for what the user should know.
+        init_timeout_s: seconds that the server has for its first answer, before the run goes on offline.
     """
 
-    def __init__(self, folder: Path, mode: Mode, settings: dict[str, Any], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mode: Mode,
+        settings: dict[str, Any],
+        log: logging.Logger,
+        init_timeout_s: float = 30.0,
+    ) -> None:
         self._folder = folder.absolute()
         self._settings = settings
         self._log = log
+        self._init_timeout_s = init_timeout_s
         self._report = TrackerReport(mode)
         self._offered = 0
         self._full = False
@@ -79,6 +87,9 @@ class Tracker:
         # The queue without a lock of its own in Python: a put cannot meet a thread that holds one.
         self._calls: queue.SimpleQueue[Callable[[Any], object] | None] = queue.SimpleQueue()
         self._exit_code = 0
+        self._ending = False
+        self._cut = False
+        self._opened = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         if mode != "disabled":
@@ -107,7 +118,8 @@ class Tracker:
 
             artifact = wandb.Artifact(name, type="model", metadata=metadata)
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                artifact.add_file(str(file), name=file.relative_to(folder).as_posix(), policy="immutable")
+                name_in = file.relative_to(folder).as_posix()
+                artifact.add_file(str(file), name=name_in, policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
         self._put(call)
@@ -124,18 +136,26 @@ class Tracker:
         """
         if self._thread is None:
             return self._report
+        deadline = time.monotonic() + timeout_s
         self._exit_code = exit_code
         self._calls.put(None)
-        self._ended.wait(timeout_s - 2 * _GRACE_S)
-        in_time = self._ended.is_set()
+        if not self._opened.wait(timeout_s * 0.4):
+            # No answer yet: what is left of the time is for going on offline.
+            self._ending = True
+            _kill_service()
+        self._ended.wait(deadline - time.monotonic() - 2.5 * _GRACE_S)
         self._thread.join(_GRACE_S)
+        in_time = not self._thread.is_alive() or self._report.finished
+        if not in_time:
+            self._tell(f"wandb did not end within {timeout_s:.0f} s and was cut off")
+        error = "; ".join(self._errors) or None
+        report = replace(self._report, dropped=self._offered - self._report.sent, error=error)
         if self._thread.is_alive():
-            if not in_time:
-                self._tell(f"wandb did not end within {timeout_s:.0f} s and was cut off")
+            # What the thread has to say to this is not news.
+            self._cut = True
             _kill_service()
             self._thread.join(_GRACE_S)
-        error = "; ".join(self._errors) or None
-        return replace(self._report, dropped=self._offered - self._report.sent, finished=in_time, error=error)
+        return report
 
     def _put(self, call: Callable[[Any], object]) -> None:
         if self._thread is None:
@@ -149,7 +169,7 @@ class Tracker:
 
     def _tell(self, text: str) -> None:
         # Some of wandb's troubles come again with every call.
-        if text not in self._errors and len(self._errors) < _TOLD:
+        if not self._cut and text not in self._errors and len(self._errors) < _TOLD:
             self._errors.append(text)
             self._log.warning("%s; the run directory has everything", text)
 
@@ -157,18 +177,21 @@ class Tracker:
         # Whatever wandb raises, training goes on without it: that is what the broad catches here are for.
         try:
             run = self._open()
+            self._opened.set()
             self._report.folder = str(Path(run.dir).parent)
-            while (call := self._calls.get()) is not None:
+            while (call := self._calls.get()) is not None and not self._cut:
                 try:
                     call(run)
                     self._report.sent += 1
                 except Exception as error:
                     self._tell(f"a call to wandb failed: {_words(error)}")
             run.finish(exit_code=self._exit_code)
-            self._ended.set()
+            self._report.finished = True
         except Exception as error:
             self._tell(f"wandb cannot be used: {_words(error)}")
         finally:
+            self._opened.set()
+            self._ended.set()
             self._leave()
 
     def _leave(self) -> None:
@@ -200,8 +223,9 @@ class Tracker:
             "stop_fn": self._asked_to_stop,
         }
         try:
-            settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, **common)
-            run = self._init(settings, self._report.mode)
+            if self._report.mode == "online" and self._ending:
+                raise TimeoutError("the job was over before it could be asked")
+            run = self._init(wandb.Settings(init_timeout=self._init_timeout_s, **common), self._report.mode)
         except Exception as error:
             if self._report.mode != "online":
                 raise
@@ -218,9 +242,11 @@ class Tracker:
     def _init(self, settings: Any, mode: str) -> Any:
         import wandb
 
-        # wandb does not know offline whether there is something to resume, and says so if it is asked to.
-        resume = "allow" if mode == "online" else None
-        return wandb.init(mode=mode, resume=resume, settings=settings, dir=str(self._folder), **self._settings)  # type: ignore[arg-type]
+        given = {**self._settings, "mode": mode, "dir": str(self._folder), "settings": settings}
+        # A requeued job goes on with its run; offline, wandb cannot know of one and warns when asked.
+        given["resume"] = "allow" if mode == "online" else None
+        # Not the run that somebody's notebook has open in this process.
+        return wandb.init(**given, reinit="create_new")
 
     def _asked_to_stop(self) -> None:
         self._log.warning("somebody asked in wandb to stop this run; stop it with: hpcft cancel")

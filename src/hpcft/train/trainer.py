@@ -134,6 +134,7 @@ class FineTuner(Trainer):
             metrics = {k: float(logs[k]) for k in keys if k in logs}
             metrics |= {"seconds": round(self.last.seconds, 6), "tokens": int(self.last.tokens)}
             metrics |= {"samples": int(self.last.samples), "padded_tokens": int(self.last.padded_tokens)}
+            metrics["padded_squares"] = int(self.last.squares)
             self.recorder.step(self.state.global_step, self.state.max_steps, metrics)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

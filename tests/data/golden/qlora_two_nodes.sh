@@ -1,0 +1,66 @@
+#!/bin/bash
+#SBATCH --job-name=run_1.k3f9x2m1qa
+#SBATCH --comment=hpcft:k3f9x2m1qa
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus-per-node=a100:2
+#SBATCH --mem=123392M
+#SBATCH --time=1-12:00:00
+#SBATCH --partition=gpu
+#SBATCH --account=my-project
+#SBATCH --qos=long
+#SBATCH --constraint=nvlink
+#SBATCH --output="/home/me/my results/run_1/job.log"
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --export=HOME,USER,PATH,LANG
+#SBATCH --exclude="node[7-9]"
+#SBATCH --exclusive
+
+# Run k3f9x2m1qa of hpcft. The directory below holds everything about it.
+umask 077
+run='/home/me/my results/run_1'
+
+# A job does not inherit the functions of the shell that submitted it.
+for init in "${LMOD_PKG:-}/init/bash" "${MODULESHOME:-}/init/bash" /etc/profile.d/lmod.sh /etc/profile.d/modules.sh; do
+    if ! command -v module >/dev/null && [ -r "$init" ]; then
+        # shellcheck source=/dev/null
+        . "$init"
+    fi
+done
+module load cuda/12.4 gcc
+
+# From the cluster's profile.
+ulimit -n 65536
+
+set -u
+export HF_DATASETS_OFFLINE=1
+export HF_HOME='/scratch/hugging face'
+export HF_HUB_OFFLINE=1
+export NCCL_SOCKET_IFNAME=ib0
+export PYTHONPATH='/home/me/my results/run_1/code'
+export PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
+# srun does not take the batch job's --cpus-per-task over by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export MASTER_ADDR
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+
+# The signals are for the ranks; this shell only has to outlive them.
+trap : TERM USR2
+
+# --export=ALL: without it srun would pass on the submission's list, not what was exported above.
+# --wait: when one rank has ended, the others get a minute.
+srun --export=ALL --wait=60 --nodes=2 --ntasks-per-node=2 \
+apptainer exec --nv '/shared/my image.sif' \
+    /opt/venv/bin/python -m hpcft.worker "$run"
+code=$?
+
+# 75: everything is saved and the same run is to go on. An interactive allocation cannot be queued again.
+if [ "$code" -eq 75 ] && [ -z "${HPCFT_FOREGROUND:-}" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

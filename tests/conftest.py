@@ -30,3 +30,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with a quickstart model that was trained for no step at all, for tests of what is around it."""
+    from hpcft.models.quickstart import build_model, model_folder
+
+    cache = tmp_path_factory.mktemp("cache")
+    folder = model_folder(cache)
+    folder.mkdir()
+    build_model(folder, steps=0, hidden=64, layers=2, vocab=512)
+    return cache

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 import threading
 from typing import Any
 
 from submitit import LocalExecutor, SlurmExecutor
-from submitit.core.utils import FailedJobError
 
 from hpcft.cluster.queue import start_time
 from hpcft.cluster.slurm import call
+from hpcft.errors import HpcftError
 from hpcft.runs.files import write_atomic
 from hpcft.runs.paths import RunPaths
 
@@ -26,8 +25,12 @@ class Doubt(Exception):
     """sbatch did not say whether the job was queued."""
 
 
-# Errors after which the job may have been queued all the same.
-_DOUBTFUL = re.compile(r"timed out|timeout|connection (reset|closed)|zero bytes|unexpected message", re.IGNORECASE)
+# Errors after which the job may have been queued all the same: the request had been sent. A connect failure is none.
+_DOUBTFUL = re.compile(
+    r"timed out|timeout|connection (reset|closed)|broken pipe|zero bytes|unexpected message|insane message"
+    r"|(send|receive|shutdown) failure",
+    re.IGNORECASE,
+)
 _SBATCH_TIMEOUT_S = 60.0
 
 
@@ -58,6 +61,9 @@ class ScriptExecutor(SlurmExecutor):
             raise Refused(answer.err)
         if answer.code is None or (answer.code != 0 and _DOUBTFUL.search(answer.err)):
             raise Doubt(answer.err.strip())
+        if answer.code < 0 or (answer.code != 0 and not answer.err.strip()):
+            # Killed, or gone without a word: a refusal has words.
+            raise Doubt(f"sbatch ended with {answer.code} and no reason")
         if answer.code != 0:
             raise Refused(answer.err.strip())
         try:
@@ -71,11 +77,15 @@ class ProcessExecutor(LocalExecutor):
 
     Args:
         environment: what the ranks get; nothing else of this process's environment.
+        python: interpreter of the ranks.
     """
 
-    def __init__(self, paths: RunPaths, environment: dict[str, str], ranks: int, minutes: float, grace_s: int) -> None:
+    def __init__(
+        self, paths: RunPaths, environment: dict[str, str], python: str, ranks: int, minutes: float, grace_s: int
+    ) -> None:
         super().__init__(folder=paths.root / "local")
         self._paths = paths
+        self._interpreter = python
         self._environment = environment
         self.update_parameters(tasks_per_node=ranks, timeout_min=minutes, signal_delay_s=grace_s, stderr_to_stdout=True)
 
@@ -84,16 +94,22 @@ class ProcessExecutor(LocalExecutor):
         # submitit numbers the GPUs itself; the ranks are to see those that the user sees.
         visible = self._environment.get("CUDA_VISIBLE_DEVICES")
         gpus = ["-u", "CUDA_VISIBLE_DEVICES"] if visible is None else [f"CUDA_VISIBLE_DEVICES={visible}"]
-        return shlex.join(["env", *gpus, sys.executable, "-m", "hpcft.worker", str(self._paths.root)])
+        # -P: a datasets.py in the current folder is not the library.
+        return shlex.join(["env", *gpus, self._interpreter, "-P", "-m", "hpcft.worker", str(self._paths.root)])
 
     def start(self) -> str:
         """Start the ranks and return the job's id, `pid-starttime` of the process that watches them.
 
         The start is made in a forked child with a session of its own, so that neither Ctrl-C nor a closed terminal
         reaches the job. Forking is safe here: the command line has no other thread yet.
+
+        Raises:
+            HpcftError: there are other threads, or the ranks cannot be started.
         """
         if threading.active_count() > 1:
-            raise FailedJobError("a local job must be started from a program with one thread")
+            raise HpcftError(
+                "a local job can only be started from a program with one thread", hint="use the hpcft command"
+            )
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -107,13 +123,16 @@ class ProcessExecutor(LocalExecutor):
                 os.environ.update(self._environment)
                 job: Any = self._submit_command(self._submitit_command_str)
                 os.write(writer, job.job_id.encode())
+            except Exception as error:
+                # Whatever it is: this process has no terminal and ends here, so the parent has to tell it.
+                os.write(writer, f"{type(error).__name__}: {error}".encode())
             finally:
                 os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             pid = pipe.read().decode()
         os.waitpid(child, 0)
-        if not pid:
-            raise FailedJobError("the local job could not be started")
+        if not pid.isdecimal():
+            raise HpcftError(f"the local job could not be started: {pid}", where=str(self._paths.root))
         self._paths.batch_log.symlink_to(f"local/{pid}_0_log.out")
         return f"{pid}-{start_time(int(pid)) or '0'}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import BaseLoader, YAMLError, load
 
 from hpcft.cluster.slurm import controller_answers
@@ -16,7 +16,11 @@ from hpcft.spec.identifiers import path_fault
 from hpcft.spec.job import Identifier
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE)", re.IGNORECASE)
+# Whole words: TOKENIZERS_PARALLELISM holds no token; and a path to a secret (HF_TOKEN_PATH) is none.
+_SECRET = re.compile(
+    r"(^|.*_)(TOKENS?|SECRETS?|PASS(WORD|WD|PHRASE)?|CREDENTIALS?|(API|ACCESS|PRIVATE)?KEYS?)(_(?!PATH$|FILE$|DIR$).*)?",
+    re.IGNORECASE,
+)
 _OPTION = re.compile(r"[a-z][a-z0-9-]{1,40}")
 # Set by this tool from the job; a second value for one of them would silently win or lose.
 _OURS = frozenset(
@@ -46,8 +50,15 @@ _OURS = frozenset(
         "wrap",
         "parsable",
         "wait",
+        "export-file",
+        "get-user-env",
+        "quiet",
+        "test-only",
     ]
 )
+
+
+_Names = TypeVar("_Names", dict[str, str], list[str])
 
 
 def _line(text: str) -> str:
@@ -68,12 +79,12 @@ def _variable(name: str) -> str:
     return name
 
 
-def _no_secret(values: dict[str, str]) -> dict[str, str]:
+def _no_secret(values: _Names) -> _Names:
     for name in values:
-        if _SECRET.search(name):
+        if _SECRET.fullmatch(name):
             raise ValueError(
-                f"{name} looks like a secret, and a script is no place for one; store it in ~/.netrc "
-                "(wandb login, hf auth login) where the job finds it"
+                f"{name} looks like a secret, and a job's script and environment are no place for one; store it in "
+                "~/.netrc (wandb login, hf auth login) where the job finds it, or in a file that only you can read"
             )
     return values
 
@@ -82,8 +93,9 @@ def _not_ours(values: dict[str, str]) -> dict[str, str]:
     for name in values:
         if not _OPTION.fullmatch(name):
             raise ValueError(f"{name[:40]!r} is not the name of an sbatch option")
-        if name in _OURS:
-            raise ValueError(f"--{name} is set from the job; set it under resources")
+        # sbatch takes abbreviations: --outpu is --output.
+        if ours := next((option for option in sorted(_OURS) if option.startswith(name)), None):
+            raise ValueError(f"--{ours} is set from the job; what can be chosen of it stands under resources")
     return values
 
 
@@ -118,9 +130,16 @@ class Profile(BaseModel):
     container: list[Line] = Field(default_factory=list)
     internet: bool = False
     env: Annotated[dict[Variable, Line], AfterValidator(_no_secret)] = Field(default_factory=dict)
-    export: list[Variable] = Field(default_factory=list)
+    export: Annotated[list[Variable], AfterValidator(_no_secret)] = Field(default_factory=list)
     python: Annotated[str, AfterValidator(_script_path)] | None = None
     sbatch: Annotated[dict[str, Line], AfterValidator(_not_ours)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _no_script_here(self) -> Self:
+        for key in ("modules", "setup", "container", "sbatch"):
+            if self.scheduler == "local" and getattr(self, key):
+                raise ValueError(f"{key} belongs to a batch script, and scheduler local has none")
+        return self
 
 
 def load_profile(name: str, where: str = "--cluster") -> Profile:

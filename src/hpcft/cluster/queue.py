@@ -105,7 +105,8 @@ def parse_sacct(text: str) -> dict[str, QueueInfo]:
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 4 and parts[0] and "." not in parts[0]:
-            found[parts[0]] = QueueInfo(parts[0], parse_state(parts[1]), "", parts[2], parts[3])
+            nodes = "" if parts[2] == "None assigned" else parts[2]
+            found[parts[0]] = QueueInfo(parts[0], parse_state(parts[1]), "", nodes, parts[3])
     return found
 
 
@@ -126,13 +127,18 @@ def ask(job_ids: Sequence[str]) -> dict[str, QueueInfo]:
 
 
 def find_by_name(job_name: str) -> str | None:
-    """The id of the job of that name, as far as squeue or sacct know one."""
+    """The id of the job of that name, as far as squeue or sacct know one; its run id after the last dot decides.
+
+    sacct is not asked by name: accounting databases in an older character set fail at one that is not ASCII, and
+    give it back with question marks.
+    """
     answer = call(["squeue", "--noheader", "--states=all", "--format=%A", f"--name={job_name}"])
     ids = answer.out.split() if answer.ok else []
     if not ids:
-        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", f"--name={job_name}"]
+        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,JobName"]
         answer = call([*command, "--starttime=now-1days"])
-        ids = answer.out.split() if answer.ok else []
+        run_id = "." + job_name.rpartition(".")[2]
+        ids = [line.partition("|")[0] for line in answer.out.splitlines() if answer.ok and line.endswith(run_id)]
     return ids[0] if ids else None
 
 

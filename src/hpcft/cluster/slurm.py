@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -68,16 +70,68 @@ def controller_answers() -> bool:
     return answer.ok and "UP" in answer.out
 
 
+@dataclass(frozen=True)
+class Partition:
+    """A partition, or the part of one whose nodes are alike.
+
+    Attributes:
+        time: its limit as Slurm writes it, `1-00:00:00` or `infinite`.
+        gpus: what a node has, `h100` → 4; a GPU whose type has no name stands under "".
+    """
+
+    name: str
+    is_default: bool
+    time: str
+    gpus: dict[str, int]
+
+
+_GPU = re.compile(r"(?:^|,)gpu:(?:(?P<type>[^:,(]+):)?(?P<count>\d+)")
+
+
+def parse_partitions(text: str) -> list[Partition]:
+    """Lines of `sinfo --format=%P|%l|%G`; others are stepped over. The default partition comes first.
+
+    >>> parse_partitions("cpu|2:00:00|(null)\\ngpu*|infinite|gpu:a100:4(S:0-1),nvme:1\\n")[0].gpus
+    {'a100': 4}
+    """
+    found = []
+    for line in text.splitlines():
+        parts = line.split("|")
+        if len(parts) == 3 and parts[0]:
+            gpus = {m["type"] or "": int(m["count"]) for m in _GPU.finditer(parts[2])}
+            found.append(Partition(parts[0].rstrip("*"), parts[0].endswith("*"), parts[1], gpus))
+    return sorted(found, key=lambda p: not p.is_default)
+
+
+def _ask_partitions() -> list[Partition]:
+    answer = call(["sinfo", "--noheader", "--format=%P|%l|%G"], timeout_s=10)
+    return parse_partitions(answer.out) if answer.ok else []
+
+
 def partitions() -> list[str]:
     """Names of the cluster's partitions, the default one first; empty when it does not say."""
-    answer = call(["sinfo", "--noheader", "--format=%P"], timeout_s=10)
-    names = list(dict.fromkeys(answer.out.split())) if answer.ok else []
-    return [n.rstrip("*") for n in sorted(names, key=lambda n: not n.endswith("*"))]
+    return list(dict.fromkeys(p.name for p in _ask_partitions()))
+
+
+def time_limits() -> list[str]:
+    """The partitions' time limits, `debug: 1-00:00:00`; empty when the cluster does not say."""
+    return list(dict.fromkeys(f"{p.name}: {p.time}" for p in _ask_partitions()))
+
+
+def gpus() -> list[str]:
+    """The GPUs of a node in each partition that has some, `gpu: 4 × h100`; empty when the cluster does not say."""
+    return list(
+        dict.fromkeys(f"{p.name}: {n} × {kind or 'GPU'}" for p in _ask_partitions() for kind, n in p.gpus.items())
+    )
 
 
 def accounts() -> list[str]:
     """Accounts that this user may charge; empty when accounting does not say."""
-    user = os.environ.get("USER") or str(os.getuid())
+    try:
+        # Not $USER: it is unset under cron and in containers, and sacctmgr takes no number.
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return []
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account"]
     answer = call(command, timeout_s=10)
     return sorted(set(answer.out.split())) if answer.ok else []

@@ -4,6 +4,8 @@ again."""
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import find_by_name
 from hpcft.cluster.render import job_name, render
-from hpcft.cluster.slurm import accounts, overriding_variables, partitions
+from hpcft.cluster.slurm import accounts, gpus, overriding_variables, partitions, time_limits
 from hpcft.errors import ConfigError, HpcftError, UnavailableError
 from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
@@ -70,7 +72,11 @@ def submit_slurm(
     try:
         job_id = executor.queue()
     except Refused as error:
-        raise _refusal(str(error), job) from None
+        raise _refusal(str(error)) from None
+    except KeyboardInterrupt:
+        # The request may be on its way; the run directory must outlive it.
+        journal.append("unsure", message="interrupted while sbatch was called")
+        raise
     except Doubt as error:
         say(f"sbatch gave no clear answer ({error}); looking for the job in the queue")
         found = _look_up(job_name(paths, run_id))
@@ -79,7 +85,8 @@ def submit_slurm(
             raise UnavailableError(
                 f"it is not known whether the job was queued: {error}",
                 where=str(paths.root),
-                hint=f"it was not submitted again; look with: squeue --name={job_name(paths, run_id)}",
+                hint=f"it was not submitted again; hpcft show {paths.root.name} tells whether it has started, "
+                f"squeue --name={job_name(paths, run_id)} whether it waits",
             ) from None
         job_id = found
     journal.append("submitted", job_id=job_id)
@@ -101,9 +108,15 @@ def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog)
         )
     from hpcft.cluster.executors import ProcessExecutor
 
-    minutes = parse_time(job.resources.time) / 60
+    seconds = parse_time(job.resources.time)
     executor = ProcessExecutor(
-        paths, local_environment(job, profile, paths), job.world_size, minutes, job.resources.signal_seconds
+        paths,
+        local_environment(job, profile, paths),
+        python=profile.python or sys.executable,
+        ranks=job.world_size,
+        minutes=seconds / 60,
+        # A warning before the job has begun would never be given.
+        grace_s=min(job.resources.signal_seconds, seconds // 2),
     )
     job_id = executor.start()
     journal.append("submitted", job_id=job_id)
@@ -143,30 +156,37 @@ def _look_up(name: str) -> str | None:
     return None
 
 
-# Slurm's words → (key to change, who knows the valid names).
+# Slurm's words, the key to change, and who knows what is valid; the first that fits counts, so the narrower comes
+# first. "Job violates accounting/QOS policy" is no matter of the account.
 _REFUSALS: tuple[tuple[str, str, Callable[[], list[str]] | None], ...] = (
-    ("partition", "resources.partition", partitions),
-    ("account", "resources.account", accounts),
-    ("qos", "resources.qos", None),
-    ("generic resource", "resources.gpu_type", None),
-    ("time limit", "resources.time", None),
-    ("node count", "resources.nodes", None),
-    ("node configuration", "resources", None),
-    ("limit", "resources", None),
+    (r"account or account/partition|invalid account", "resources.account", accounts),
+    (
+        r"partition specified|partition name|permitted to use this partition|partition not available",
+        "resources.partition",
+        partitions,
+    ),
+    (r"invalid qos", "resources.qos", None),
+    (r"feature specification", "resources.constraint", None),
+    (r"generic resource|gres", "resources.gpu_type", gpus),
+    (r"maxwall|requested time limit|time limit specification|--time", "resources.time", time_limits),
+    (r"node count|maxnode", "resources.nodes", None),
+    (r"processors|cpu count", "resources.cpus_per_task", None),
+    (r"memory|--mem", "resources.mem_gb", None),
+    (r"node configuration", "resources", gpus),
+    (r"unrecognized option|invalid node name|reservation|invalid --", "sbatch: in the profile", None),
+    (r"limit|policy", "resources", None),
 )
 
 
-def _refusal(words: str, job: Job) -> HpcftError:
+def _refusal(words: str) -> HpcftError:
     plain = " ".join(line.removeprefix("sbatch: error:").strip() for line in words.splitlines() if line.strip())
-    lower = plain.lower()
-    if "unable to contact" in lower or "not found" in lower:
+    if re.search(r"unable to contact|command not found", plain, re.IGNORECASE):
         return UnavailableError(
             f"Slurm cannot be reached: {plain}", hint="nothing was queued; try again, or --cluster local"
         )
-    for word, key, ask in _REFUSALS:
-        # "account/partition combination" is about the account.
-        if word in lower and not (word == "partition" and "account" in lower):
-            names = ask() if ask else []
-            hint = f"change {key}" + (f"; valid here: {', '.join(names)}" if names else "")
+    for pattern, key, ask in _REFUSALS:
+        if re.search(pattern, plain, re.IGNORECASE):
+            valid = ask() if ask else []
+            hint = f"change {key}" + (f"; valid here: {', '.join(valid)}" if valid else "")
             return ConfigError(f"Slurm refused the job: {plain}", where=key, hint=hint)
     return ConfigError(f"Slurm refused the job: {plain}", hint="nothing was queued")

@@ -33,6 +33,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpcft"
 
 
+def model_folder(cache: Path, steps: int = STEPS) -> Path:
+    """Where in a cache the model of a version and a number of steps is."""
+    return cache / f"quickstart-{_VERSION}-{steps}"
+
+
 def ensure_quickstart(cache: Path | None = None, steps: int = STEPS) -> Path:
     """Make the quickstart model, or find the one made before.
 
@@ -44,7 +49,7 @@ def ensure_quickstart(cache: Path | None = None, steps: int = STEPS) -> Path:
         A folder that loads like any local model. It is made aside and renamed when whole, so that of two processes
         one wins and neither reads a half.
     """
-    folder = (cache or cache_folder()) / f"quickstart-{_VERSION}-{steps}"
+    folder = model_folder(cache or cache_folder(), steps)
     if (folder / "config.json").is_file():
         return folder
     make_private(folder.parent)

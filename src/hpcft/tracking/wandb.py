@@ -22,7 +22,8 @@ _HTTP_TIMEOUT_S = 3
 _GRACE_S = 1.0
 _TOLD = 5
 _FOLDERS = {
-    "WANDB_DIR": ".",
+    # wandb itself adds `wandb/` to this one.
+    "WANDB_DIR": "..",
     "WANDB_CACHE_DIR": "cache",
     "WANDB_DATA_DIR": "data",
     "WANDB_ARTIFACT_DIR": "artifacts",
@@ -61,7 +62,7 @@ class Tracker:
     """One wandb run of one attempt. Made by rank 0 alone; no method waits for wandb but `finish`.
 
     Args:
-        folder: the run directory's `wandb/`, where all that wandb writes is kept.
+        folder: the run directory's `wandb/` (of that name), where all that wandb writes is kept.
         mode: `online`, `offline` or `disabled`. Online becomes offline when the server cannot be had.
         settings: arguments of `wandb.init`: project, entity, id, name, job_type, config, tags, notes.
         log: for what the user should know.
@@ -139,8 +140,8 @@ class Tracker:
         deadline = time.monotonic() + timeout_s
         self._exit_code = exit_code
         self._calls.put(None)
-        if not self._opened.wait(timeout_s * 0.4):
-            # No answer yet: what is left of the time is for going on offline.
+        if not self._opened.wait(timeout_s * 0.4) and self._report.mode == "online":
+            # No answer from the server yet: what is left of the time is for going on offline.
             self._ending = True
             _kill_service()
         self._ended.wait(deadline - time.monotonic() - 2.5 * _GRACE_S)
@@ -230,10 +231,10 @@ class Tracker:
             if self._report.mode != "online":
                 raise
             self._tell(f"wandb's server cannot be used, going on offline: {_words(error)}")
+            self._report.mode = "offline"
             # wandb's service still tries, and holds the run id.
             _kill_service()
             self._leave()
-            self._report.mode = "offline"
             run = self._init(wandb.Settings(**common), "offline")
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
@@ -242,7 +243,7 @@ class Tracker:
     def _init(self, settings: Any, mode: str) -> Any:
         import wandb
 
-        given = {**self._settings, "mode": mode, "dir": str(self._folder), "settings": settings}
+        given = {**self._settings, "mode": mode, "dir": str(self._folder.parent), "settings": settings}
         # A requeued job goes on with its run; offline, wandb cannot know of one and warns when asked.
         given["resume"] = "allow" if mode == "online" else None
         # Not the run that somebody's notebook has open in this process.
@@ -256,7 +257,7 @@ class Tracker:
         for name in aside:
             del os.environ[name]
         for name, place in _FOLDERS.items():
-            os.environ[name] = str(self._folder / place)
+            os.environ[name] = os.path.normpath(self._folder / place)
         # Without it "Loaded credentials" is printed before the settings count.
         os.environ["WANDB_SILENT"] = "true"
         # wandb's telemetry sends from this process, and keeps its exit up for 10 s when the server hangs.

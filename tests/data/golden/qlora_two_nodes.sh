@@ -11,6 +11,7 @@
 #SBATCH --account=my-project
 #SBATCH --qos=long
 #SBATCH --constraint=nvlink
+#SBATCH --chdir="/home/me/my results/run_1"
 #SBATCH --output="/home/me/my results/run_1/job.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
@@ -47,20 +48,34 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR
-export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+# Below 32768, where Linux begins to hand out ports to outgoing connections.
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))
 
 # The signals are for the ranks; this shell only has to outlive them.
 trap : TERM USR2
 
 # --export=ALL: without it srun would pass on the submission's list, not what was exported above.
 # --wait: when one rank has ended, the others get a minute.
+# -P: a datasets.py in the current folder is not the library.
 srun --export=ALL --wait=60 --nodes=2 --ntasks-per-node=2 \
 apptainer exec --nv '/shared/my image.sif' \
-    /opt/venv/bin/python -m hpcft.worker "$run"
+    /opt/venv/bin/python -P -m hpcft.worker "$run"
 code=$?
 
 # 75: everything is saved and the same run is to go on. An interactive allocation cannot be queued again.
 if [ "$code" -eq 75 ] && [ -z "${HPCFT_FOREGROUND:-}" ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    # To the ranks scancel looks like a preemption or the time limit. Slurm knows which it was, and a job that
+    # was cancelled stays cancelled.
+    case $(scontrol show job "$SLURM_JOB_ID") in
+        *Reason=TimeLimit* | *PreemptTime=2*) again=yes ;;
+        *JobState=COMPLETING* | *JobState=CANCELLED*) again=no ;;
+        *) again=yes ;;
+    esac
+    # Twice more: a controller that restarts is away for a moment.
+    for pause in 0 10 30; do
+        [ "$again" = yes ] || break
+        sleep "$pause"
+        scontrol requeue "$SLURM_JOB_ID" && break
+    done
 fi
 exit "$code"

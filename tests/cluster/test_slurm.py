@@ -1,0 +1,36 @@
+"""sinfo's answers, and what is made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcft.cluster.slurm import gpus, parse_partitions, partitions, time_limits
+
+
+def test_the_default_partition_comes_first_and_gpus_are_counted_by_type() -> None:
+    text = "cpu|2:00:00|(null)\ngpu*|infinite|gpu:a100:4(S:0-1),gpu:v100:2,nvme:1\nold|1-00:00:00|gpu:8\n"
+    found = parse_partitions(text)
+    assert [p.name for p in found] == ["gpu", "cpu", "old"]
+    assert [p.gpus for p in found] == [{"a100": 4, "v100": 2}, {}, {"": 8}]
+    assert found[0].time == "infinite"
+
+
+@given(st.text())
+def test_any_answer_of_sinfo_is_parsed_without_an_error(text: str) -> None:
+    parse_partitions(text)
+
+
+def test_a_cluster_is_asked_for_what_is_valid(fake_slurm: Any) -> None:
+    assert partitions()[0] == "debug"
+    assert "gpu: 4 × h100" in gpus()
+    assert "debug: 1-00:00:00" in time_limits()
+
+
+@pytest.mark.parametrize("ask", [partitions, gpus, time_limits])
+def test_a_cluster_that_does_not_answer_names_nothing(fake_slurm: Any, ask: Any) -> None:
+    fake_slurm.fault(controller="down")
+    assert ask() == []

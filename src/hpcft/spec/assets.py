@@ -1,4 +1,4 @@
-"""Profiles, presets, templates and sweeps are data files: the user's folder first, then the packaged one."""
+"""Profiles, presets and templates are data files: the user's folder first, then the packaged one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def packaged_folder(kind: str) -> Path:
-    """Folder of the packaged `hpc`, `jobs`, `slurm_templates` or `sweeps`."""
+    """Folder of the packaged `hpc`, `jobs` or `slurm_templates`."""
     inside = _PACKAGED / kind
     return inside if inside.is_dir() else _CHECKOUT / kind
 

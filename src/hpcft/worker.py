@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             recorder = Recorder(paths, attempt, job.tracking.log_every)
             recorder.status("starting", message=f"attempt {attempt} on {device}, {rank.world_size} rank(s)")
             log.info("attempt %d: %s on %s, %d rank(s)", attempt, paths.root.name, device, rank.world_size)
+            recorder.follow_loading()
             recorder.tracker = _start_tracking(job, paths, intent, rank.world_size)
 
         from hpcft.train.run import Context, train

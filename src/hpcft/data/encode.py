@@ -41,7 +41,7 @@ class EncodeReport:
         if self.truncated_sources:
             text += f"; the source was cut to fit {self.max_length} tokens in {self.truncated_sources}"
         if self.dropped_targets:
-            text += f"; {self.dropped_targets} dropped, their target alone does not fit"
+            text += f"; {self.dropped_targets} dropped: the target alone does not fit"
         return text
 
 

@@ -79,6 +79,20 @@ class Recorder:
         if self.tracker is not None:
             self.tracker.summary(values)
 
+    def follow_loading(self) -> None:
+        """Show in the heartbeat what the code that loads and makes models logs; it may take a minute."""
+        logging.getLogger("hpcft.models").addHandler(_Loading(self))
+
     def close(self) -> None:
         """Flush and close the event log."""
         self.events.close()
+
+
+class _Loading(logging.Handler):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(logging.INFO)
+        self._recorder = recorder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO:
+            self._recorder.status("starting", message=record.getMessage())

@@ -150,6 +150,8 @@ class FineTuner(Trainer):
         found["validation/seconds"] = time.monotonic() - began
         if self.recorder is not None:
             self.recorder.metrics("validation", step, found)
+            if "validation/f1_score" in found:
+                log.info("Epoch %g: Val F1: %.4f (ROUGE-L)", found["epoch"], found["validation/f1_score"])
             if self._validate is not None:
                 folder = self.paths.attempt(self.attempt)
                 self._validate.write_predictions(folder / f"predictions-{step}.jsonl")

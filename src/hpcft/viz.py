@@ -21,14 +21,6 @@ T = TypeVar("T")
 Points = Sequence[tuple[float, float]]
 
 TRAIN_COLOR, EVAL_COLOR = "#2196F3", "#FF9800"
-PEFT_COLORS = {
-    "LoRA": "#FF6B6B",
-    "QLoRA": "#FF8E8E",
-    "train": "#3498db",
-    "eval": "#e74c3c",
-    "test": "#2ecc71",
-}
-FALLBACK_COLOR = "#95a5a6"
 _CJK_FONTS = (
     "Noto Sans CJK TC",
     "Noto Sans CJK SC",

@@ -62,7 +62,7 @@ def _state_rows(run: Run) -> list[tuple[str, str]]:
         ("attempts", str(len(run.paths.attempt_numbers()))),
         ("directory", str(run.paths.root)),
     ]
-    refused = [r for r in run.journal() if r["kind"] == "refused"]
-    if refused:
-        rows.append(("refused", str(refused[-1].get("message", ""))))
+    unsure = [r for r in run.journal() if r["kind"] == "unsure"]
+    if unsure and run.job_id is None:
+        rows.append(("unsure", f"whether it was queued: {unsure[-1].get('message', '')}"))
     return rows

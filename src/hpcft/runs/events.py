@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,11 +147,3 @@ class EventLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def follow(path: Path, cursor: int = 0) -> Iterator[Log]:
-    """Read on from where the last turn ended, each time the caller asks; never ends."""
-    while True:
-        log = read_log(path, cursor)
-        cursor = log.end
-        yield log

@@ -129,8 +129,7 @@ class Run:
             return RunState.SUCCESS
         status = self.status
         if status is None:
-            failed = any(r["kind"] == "refused" for r in self.journal())
-            return RunState.FAILURE if failed else RunState.PENDING
+            return RunState.PENDING
         if status.state == "failed":
             return RunState.FAILURE
         return RunState.PENDING if status.state == "stopped" else RunState.STARTED

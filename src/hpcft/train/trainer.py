@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from hpcft.errors import HpcftError
 from hpcft.runs.paths import RunPaths
+from hpcft.tracking.names import canonical
 from hpcft.train.checkpoint import Marker, mark_complete
 from hpcft.train.ranks import Rank, barrier, from_first, sum_over_ranks
 from hpcft.train.recorder import Recorder
@@ -144,7 +145,7 @@ class FineTuner(Trainer):
         if self.recorder is not None:
             self.recorder.status("validating", step=step, total_steps=self.state.max_steps)
         metrics = super().evaluate(*args, **kwargs)
-        found = {"epoch": float(self.state.epoch or 0.0), "validation/loss": metrics["eval_loss"]}
+        found = canonical({"epoch": float(self.state.epoch or 0.0), "eval_loss": metrics["eval_loss"]})
         if self._validate is not None:
             found |= self._validate(self.model)
         found["validation/seconds"] = time.monotonic() - began

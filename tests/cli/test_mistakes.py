@@ -42,6 +42,8 @@ def refused(result: Any, code: int, *words: str) -> None:
         ((*LOCAL, "missing.yaml"), 78, ("missing.yaml", "cannot be read")),
         ((*LOCAL, "--dataset", "missing.csv"), 65, ("missing.csv", "no such file")),
         ((*LOCAL, "--dataset", "quickstrat"), 65, ("did you mean 'quickstart'?",)),
+        ((*LOCAL, "--dataset", "x" * 300 + ".csv"), 78, ("data.dataset", "255 bytes")),
+        ((*LOCAL, "--dataset", "~nobody-of-that-name/x.csv"), 65, ("x.csv",)),
         ((*LOCAL, "--model", "./nowhere"), 78, ("there is no folder './nowhere'", "--model quickstart")),
     ],
 )

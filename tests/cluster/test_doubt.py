@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcft.cluster import executors
+from hpcft.cluster import executor
 from hpcft.cluster import submit as submission
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import find_by_name
@@ -50,7 +50,7 @@ def sbatch_says(
                 raise answer
             return answer
 
-        monkeypatch.setattr(executors, "call", call)
+        monkeypatch.setattr(executor, "call", call)
         return calls
 
     return answer_with
@@ -157,7 +157,7 @@ def test_a_job_that_only_accounting_knows_is_found_whatever_it_made_of_the_name(
 ) -> None:
     script = tmp_path / "job.sh"
     script.write_text("#!/bin/sh\n#SBATCH --job-name=gr??e.k3f9x2m1qa\n")
-    assert executors.call(["sbatch", str(script)]).ok
+    assert executor.call(["sbatch", str(script)]).ok
     fake_slurm.set_state(1, "COMPLETED")
     record = json.loads((fake_slurm.folder / "jobs/1.json").read_text())
     assert record["name"] == "gr??e.k3f9x2m1qa"

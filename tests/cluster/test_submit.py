@@ -56,7 +56,7 @@ def test_a_job_is_submitted_once_with_its_key_in_its_name(fake_slurm: Any, run: 
 def test_the_intent_is_on_disk_before_sbatch_is_called(
     fake_slurm: Any, run: RunPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hpcft.cluster import executors
+    from hpcft.cluster import executor
 
     seen: list[list[str]] = []
 
@@ -64,8 +64,8 @@ def test_the_intent_is_on_disk_before_sbatch_is_called(
         seen.append([r["kind"] for r in Run(run.root).journal()])
         return original(command, timeout_s)
 
-    original = executors.call
-    monkeypatch.setattr(executors, "call", spy)
+    original = executor.call
+    monkeypatch.setattr(executor, "call", spy)
     send(run)
     assert seen == [["intent"]]
 

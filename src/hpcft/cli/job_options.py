@@ -16,6 +16,7 @@ from hpcft.cluster.profile import Profile, choose_cluster
 from hpcft.errors import UsageError
 from hpcft.spec import assets
 from hpcft.spec.build import Resolved, build, merge
+from hpcft.spec.identifiers import user_path
 from hpcft.spec.keys import SHORT_NAMES, fields
 from hpcft.spec.layers import (
     CLUSTER,
@@ -188,7 +189,7 @@ def _file_layers(request: Request) -> list[Layer]:
                 f"'{word[:60]}' is neither a job file (.yaml) nor key=value",
                 hint="presets are named with --preset",
             )
-        layers.append(yaml_layer(Path(word).expanduser()))
+        layers.append(yaml_layer(user_path(word)))
     return layers
 
 

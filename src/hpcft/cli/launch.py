@@ -25,6 +25,7 @@ from hpcft.runs.files import write_atomic
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.provenance import record_provenance, snapshot_code
 from hpcft.runs.run import Run, RunState
+from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 
 # Larger files are read by the job itself; up to here a mistake in them is told before anything is queued.
@@ -56,8 +57,12 @@ def check(plan: Plan) -> None:
     from hpcft.data.sources import is_hub, read_pairs
 
     data = job.data
-    path = Path(data.dataset).expanduser()
-    if not is_hub(data.dataset) and not (path.is_file() and path.stat().st_size > _CHECKED_BYTES):
+    try:
+        size = user_path(data.dataset).stat().st_size
+    except (OSError, RuntimeError):
+        # Not there, or no possible name, or ~ of an unknown user: the reader says it in words.
+        size = 0
+    if size <= _CHECKED_BYTES and not is_hub(data.dataset):
         read_pairs(data.dataset, data.input_column, data.target_column)
 
 
@@ -114,8 +119,8 @@ def wait(launched: Launched) -> None:
 
 def _absolute(job: Job) -> Job:
     """The job with paths that mean the same on every node and from every folder."""
-    update: dict[str, object] = {"results": str(Path(job.results).expanduser().absolute())}
-    data, model = Path(job.data.dataset).expanduser(), Path(job.model.name).expanduser()
+    update: dict[str, object] = {"results": str(user_path(job.results).absolute())}
+    data, model = user_path(job.data.dataset), user_path(job.model.name)
     if data.is_file():
         update["data"] = job.data.model_copy(update={"dataset": str(data.absolute())})
     if model.is_dir():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcft.cluster.local import start_ranks
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import find_by_name
 from hpcft.cluster.render import job_name, render
@@ -61,7 +62,7 @@ def submit_slurm(
     if overriding := overriding_variables():
         say(f"not used for this submission, since they would override the script: {', '.join(overriding)}")
     try:
-        from hpcft.cluster.executors import Doubt, Refused, ScriptExecutor
+        from hpcft.cluster.executor import Doubt, Refused, ScriptExecutor
 
         executor = ScriptExecutor(paths, render(job, profile, paths, run_id))
     except RuntimeError as error:
@@ -106,25 +107,22 @@ def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog)
             where="resources.nodes",
             hint="use --gpus-per-node for several ranks here, or a cluster",
         )
-    from hpcft.cluster.executors import ProcessExecutor
-
     seconds = parse_time(job.resources.time)
-    executor = ProcessExecutor(
+    job_id = start_ranks(
         paths,
-        local_environment(job, profile, paths),
+        local_environment(job, profile),
         python=profile.python or sys.executable,
         ranks=job.world_size,
         minutes=seconds / 60,
         # A warning before the job has begun would never be given.
         grace_s=min(job.resources.signal_seconds, seconds // 2),
     )
-    job_id = executor.start()
     journal.append("submitted", job_id=job_id)
     journal.sync()
     return Submitted(job_id, paths.batch_log)
 
 
-def local_environment(job: Job, profile: Profile, paths: RunPaths) -> dict[str, str]:
+def local_environment(job: Job, profile: Profile) -> dict[str, str]:
     """The environment of local ranks: the user's own, since it is the user's machine, without what would make a
     rank believe that it is another job's."""
     drop = ("SLURM_", "SBATCH_", "PMI", "OMPI_")
@@ -134,7 +132,7 @@ def local_environment(job: Job, profile: Profile, paths: RunPaths) -> dict[str, 
     # Measured: more than one is no faster for a small model on a quiet machine, and many times slower beside a
     # busy neighbour. Set it for a large model on the CPU.
     keep.setdefault("OMP_NUM_THREADS", "1")
-    keep |= {"PYTHONPATH": str(paths.code), "PYTHONUNBUFFERED": "1", **profile.env}
+    keep |= {"PYTHONUNBUFFERED": "1", **profile.env}
     if job.world_size > 1:
         keep |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return keep

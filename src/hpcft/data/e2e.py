@@ -57,6 +57,11 @@ class Venue:
         )
         return ", ".join(f"{slot}[{value}]" for slot, value in slots if value is not None)
 
+    def tells_more_than_its_kind(self) -> bool:
+        """Whether any attribute besides name and kind is told."""
+        rest = (self.food, self.price, self.rating, self.area, self.family, self.near)
+        return any(value is not None for value in rest)
+
 
 def _venue(rng: random.Random, name: str) -> Venue:
     def maybe(values: tuple[str, ...], chance: float) -> str | None:
@@ -79,7 +84,8 @@ def _price(price: str) -> str:
 
 
 def _rating(rating: str) -> str:
-    return f"a {rating} customer rating" if " " not in rating else f"a customer rating of {rating}"
+    article = "an" if rating == "average" else "a"
+    return f"{article} {rating} customer rating" if " " not in rating else f"a customer rating of {rating}"
 
 
 def _area(area: str) -> str:
@@ -136,6 +142,8 @@ def make_venues(count: int, seed: int) -> list[Venue]:
     venues: dict[str, Venue] = {}
     while len(venues) < count:
         venue = _venue(rng, rng.choice(VENUES))
+        if not venue.tells_more_than_its_kind():
+            continue  # two styles would say it in the same words
         venues.setdefault(venue.meaning(), venue)
     return list(venues.values())
 

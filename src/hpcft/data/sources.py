@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Any
 
 from hpcft.data.e2e import make_rows
 from hpcft.errors import ConfigError, DataError, UnavailableError
+from hpcft.spec.identifiers import user_path
 
 QUICKSTART = "quickstart"
 _QUICKSTART_INPUTS = 240
@@ -31,6 +33,9 @@ LAYOUTS = (
     ("source", "target"),
 )
 _FIELD_LIMIT = 64 * 1024 * 1024
+# JSON can write one half of a UTF-16 pair (\ud800); no tokenizer takes it and no file can hold it.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ def read_pairs(dataset: str, input_column: str | None, target_column: str | None
             (f"row {i}", {"mr": r.mr, "ref": r.ref}) for i, r in enumerate(make_rows(_QUICKSTART_INPUTS, 0), 1)
         )
         return _pairs(rows, dataset, input_column, target_column)
-    path = Path(dataset).expanduser()
     if is_hub(dataset):
         return _pairs(_read_hub(HUB_NAMES.get(dataset, dataset)), dataset, input_column, target_column)
-    if path.suffix.lower() in _READERS or path.exists():
+    path = user_path(dataset)
+    if _is_file_name(path):
         return _pairs(_read_file(path), str(path), input_column, target_column)
     near = get_close_matches(dataset, [QUICKSTART, *HUB_NAMES], n=1)
     raise DataError(
@@ -88,11 +93,16 @@ def read_pairs(dataset: str, input_column: str | None, target_column: str | None
 
 
 def is_hub(dataset: str) -> bool:
-    """Whether a data set would come from the hub."""
-    path = Path(dataset).expanduser()
-    return (
-        path.suffix.lower() not in _READERS and not path.exists() and (dataset in HUB_NAMES or dataset.count("/") == 1)
-    )
+    """Whether a data set would come from the hub. A known name does, also beside a folder of that name."""
+    if dataset in HUB_NAMES:
+        return True
+    return bool(_HUB_ID.fullmatch(dataset)) and not _is_file_name(Path(dataset))
+
+
+def _is_file_name(path: Path) -> bool:
+    """Meant as a file: by its ending, or since it is there. `lexists` says no to a name that is too long, where
+    `Path.exists` raises."""
+    return path.suffix.lower() in _READERS or os.path.lexists(path)
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -160,7 +170,7 @@ def _read_jsonl(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"is not a JSON object: {error}", where=where) from error
         if not isinstance(row, dict):
             raise DataError(f"is a {type(row).__name__}, not a JSON object", where=where)
@@ -172,6 +182,9 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"is not JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, brackets nested a thousand deep: Python gives no line for these.
+        raise DataError(f"is not JSON: {error}", where=str(path)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("is not a list of JSON objects", where=str(path))
     yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
@@ -183,13 +196,20 @@ _READERS: dict[str, _Reader] = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": 
 
 def _read_hub(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
     try:
-        rows = load_dataset(name, split="train")
+        try:
+            rows = load_dataset(name, split="train")
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            # The hub keeps a converted copy of sets that were made by a script, which is not run any more.
+            rows = load_dataset(name, split="train", revision="refs/convert/parquet")
     except Exception as error:
         # The hub's client raises errors of half a dozen libraries for "not there" and "not reachable".
-        offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true")
-        state = "the job has no internet and it is not in the cache" if offline else str(error).splitlines()[0]
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        state = "the job has no internet and it is not in the cache" if HF_HUB_OFFLINE else said
         raise UnavailableError(
             f"the data set '{name}' cannot be had from the hub: {state}",
             where="data.dataset",
@@ -214,6 +234,8 @@ def _pairs(
                 raise DataError(f"has no '{column}'", where=where)
             if value is not None and not isinstance(value, str):
                 raise DataError(f"'{column}' is a {type(value).__name__}, not a text", where=where)
+            if value is not None and _HALF_CHARACTER.search(value):
+                raise DataError(f"'{column}' has half of a two-part character in it", where=where)
             texts.append((value or "").strip())
         extra = row.get("input") if columns[0] == "instruction" else None
         if isinstance(extra, str) and extra.strip():

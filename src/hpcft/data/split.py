@@ -55,7 +55,7 @@ def load(data: DataSection, seed: int) -> Dataset:
     train, validation = split(source, data.validation_split, seed)
     if data.train_samples:
         train = train[: data.train_samples]
-    examples = group(validation)[: data.eval_samples]
+    examples = _drawn(group(validation), data.eval_samples, seed)
     kept = {e.source for e in examples}
     validation = [p for p in validation if p.source in kept]
     content = json.dumps([[p.source, p.target] for p in train + validation], ensure_ascii=False)
@@ -94,6 +94,15 @@ def split(source: Source, share: float, seed: int) -> tuple[list[Pair], list[Pai
     train = [p for p in source.pairs if p.source not in held_out]
     rng.shuffle(train)
     return train, [p for p in source.pairs if p.source in held_out]
+
+
+def _drawn(examples: list[Example], limit: int, seed: int) -> list[Example]:
+    """As many examples as the limit allows, in their order, from the whole file: files are often sorted, and then
+    the first ones are no sample."""
+    if len(examples) <= limit:
+        return examples
+    chosen = random.Random(seed).sample(range(len(examples)), limit)  # noqa: S311
+    return [examples[i] for i in sorted(chosen)]
 
 
 def group(pairs: list[Pair]) -> list[Example]:

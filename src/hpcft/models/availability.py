@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hpcft.errors import ConfigError
+from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import ModelSection
 
 QUICKSTART = "quickstart"
@@ -38,7 +39,7 @@ def check_model(model: ModelSection, internet: bool) -> None:
     name = model.name
     if name == QUICKSTART:
         return
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(f"the folder '{name}' holds no model: it has no config.json", where="model.name")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import ConfigError, UnavailableError
 from hpcft.models.availability import QUICKSTART
 from hpcft.models.groups import target_modules
 from hpcft.models.nf4 import nf4_config
+from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job, ModelSection
 from hpcft.spec.variants import VARIANTS
 
@@ -38,7 +38,7 @@ def resolve_model(name: str) -> str:
         from hpcft.models.quickstart import ensure_quickstart
 
         return str(ensure_quickstart())
-    path = Path(name).expanduser()
+    path = user_path(name)
     return str(path) if path.is_dir() else name
 
 

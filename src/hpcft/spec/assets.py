@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hpcft.errors import ConfigError
-from hpcft.spec.identifiers import identifier_fault
+from hpcft.spec.identifiers import identifier_fault, user_path
 
 _PACKAGED = Path(__file__).resolve().parent.parent / "_assets"
 # A checkout keeps them at its top, where they are edited; a wheel carries them inside the package.
@@ -43,7 +43,7 @@ def find(kind: str, name: str, *, what: str, option: str, suffix: str = ".yaml")
         ConfigError: there is none; names the nearest.
     """
     if name.endswith(suffix):
-        path = Path(name).expanduser()
+        path = user_path(name)
         if path.is_file():
             return path
         raise ConfigError(f"there is no {what} file '{name[:200]}'", where=option)

@@ -7,8 +7,10 @@ tool that does not escape.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 MAX_PATH = 1024
 
@@ -44,12 +46,19 @@ def path_fault(text: str) -> str | None:
         return "is empty"
     if len(text) > MAX_PATH:
         return f"has {len(text)} characters; {MAX_PATH} are allowed"
+    if any(len(part.encode("utf-8", "replace")) > 255 for part in text.split("/")):
+        return "has a part longer than the 255 bytes that a file's name may have"
     for char in text:
         if unicodedata.category(char)[0] == "C" or char in "\u2028\u2029":
             return f"has the control character U+{ord(char):04X} in it"
         if char in "\"'\\`$%;&|<>*?!":
             return f"has {char!r} in it, which a batch script cannot carry safely"
     return None
+
+
+def user_path(text: str) -> Path:
+    """A path that a user typed. `~` of an unknown user stays as it is, where pathlib would raise."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def slug(text: str) -> str:

@@ -34,6 +34,8 @@ def _reference(text: str) -> str:
         raise ValueError("is empty")
     if len(text) > 1024 or any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError(f"{_short(text)} is longer than 1024 characters or has control characters in it")
+    if any(len(part.encode("utf-8", "replace")) > 255 for part in text.split("/")):
+        raise ValueError(f"{_short(text)} has a part longer than the 255 bytes that a file's name may have")
     return text
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from peft import LoraConfig
-from transformers import LlamaConfig
+import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
 from hpcft.measure.flops import StepFlops, analytic_forward_flops, forward_flops, training_flops
 
@@ -13,15 +15,55 @@ def llama(kv_heads: int) -> LlamaConfig:
     return LlamaConfig(
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=8,
         num_key_value_heads=kv_heads,
         vocab_size=1000,
     )
 
 
-def lora(r: int) -> LoraConfig:
-    return LoraConfig(r=r, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+def lora(r: int, targets: list[str]) -> LoraConfig:
+    return LoraConfig(r=r, lora_dropout=0.1, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def lora_training_by_formula(config: LlamaConfig, r: int, targets: list[str], batch: int, length: int) -> int:
+    """Forward, gradients of activations down to the first adapter, and the adapters themselves.
+
+    A weight with n numbers costs 2n a token forward and 2n for the gradient of its input; an adapter's weight 2n more
+    for its own gradient. Before the first layer's adapters nothing needs a gradient: the inputs of its q, k and v do
+    not, nor does each of its queries, keys and values that has no adapter.
+    """
+    h, inner = config.hidden_size, config.intermediate_size
+    kv = config.num_key_value_heads * config.head_dim
+    shape = {
+        "q_proj": (h, h),
+        "k_proj": (h, kv),
+        "v_proj": (h, kv),
+        "o_proj": (h, h),
+        "gate_proj": (h, inner),
+        "up_proj": (h, inner),
+        "down_proj": (inner, h),
+    }
+    product = 2 * h * length
+    per_token = 2 * h * config.vocab_size
+    for layer in range(config.num_hidden_layers):
+        # Does the input of this module need a gradient?
+        flows = dict.fromkeys(("q_proj", "k_proj", "v_proj"), layer > 0)
+        q, k, v = (flows[name] or name in targets for name in flows)
+        flows["o_proj"] = q or k or v
+        flows |= dict.fromkeys(("gate_proj", "up_proj"), flows["o_proj"] or "o_proj" in targets)
+        flows["down_proj"] = flows["gate_proj"] or bool({"gate_proj", "up_proj"} & set(targets))
+        per_token += sum(2 * a * b for name, (a, b) in shape.items() if flows[name])
+        # Scores: gradients of queries and keys. Values: gradients of the weights (if the scores need one) and values.
+        per_token += product * (q + k + (q or k) + v)
+        for name in targets:
+            a, b = shape[name]
+            per_token += 2 * r * (a + b) * 2 + 2 * r * (b + (a if flows[name] else 0))
+    return analytic_forward_flops(config, batch, length) + batch * length * per_token
 
 
 @pytest.mark.parametrize("kv_heads", [8, 2])
@@ -38,16 +80,62 @@ def test_te4_full_training_is_three_forwards() -> None:
     assert training_flops(config, None).of(1, 100) == 3 * forward_flops(config).of(1, 100)
 
 
+@pytest.mark.parametrize("kv_heads", [8, 2])
 @pytest.mark.parametrize("r", [4, 8, 16])
-def test_te4_lora_training_is_two_forwards_and_the_adapters_and_not_three(r: int) -> None:
-    config = llama(4)
-    forward = analytic_forward_flops(config, 1, 100)
-    kv = config.num_key_value_heads * 16
-    adapters = 3 * r * (128 + 128 + 128 + kv) * 2 * 100
-    # Forward, and the backward through the frozen base that reaches down to the first adapter: less than two
-    # forwards, since nothing below the first layer's adapters needs a gradient. Each adapter is trained whole.
-    count = training_flops(config, lora(r)).of(1, 100)
-    assert 1.95 * forward < count - 3 * adapters < 2.1 * forward
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], MLP, ATTENTION + MLP], ids="-".join)
+def test_te4_g23_lora_training_is_the_formula(kv_heads: int, r: int, targets: list[str]) -> None:
+    config = llama(kv_heads)
+    counted = training_flops(config, lora(r, targets))
+    assert counted.of(2, 100) == lora_training_by_formula(config, r, targets, 2, 100)
+
+
+def test_te4_lora_on_a_large_model_costs_four_and_not_six_flops_a_weight_and_token() -> None:
+    config = LlamaConfig(
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=22,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        vocab_size=32000,
+    )
+    # Full training is 6N; N leaves out the table of embeddings, which multiplies nothing.
+    weights = training_flops(config, None).linear / 6
+    assert weights == pytest.approx(1.1e9 - 32000 * 2048, rel=0.01)
+    assert training_flops(config, lora(8, ["q_proj", "v_proj"])).linear == pytest.approx(4 * weights, rel=0.01)
+
+
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"]], ids=["full", "lora"])
+def test_the_twin_counts_what_a_real_step_does(targets: list[str] | None) -> None:
+    config = llama(2)
+    adapter = lora(8, targets) if targets else None
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    if adapter is not None:
+        model = get_peft_model(model, adapter)
+    ids = torch.randint(0, config.vocab_size, (3, 50))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    assert training_flops(config, adapter).of(3, 50) == counter.get_total_flops()
+
+
+def test_te4_gpt2_is_counted_too() -> None:
+    config = GPT2Config(n_embd=128, n_layer=2, n_head=4, vocab_size=500, bos_token_id=0, eos_token_id=0)
+    # 12 h² weights a layer and the head; two attention products.
+    assert forward_flops(config) == StepFlops(linear=2 * (2 * 12 * 128**2 + 128 * 500), quadratic=2 * 2 * 2 * 128)
+
+
+def test_te4_of_a_mixture_the_experts_that_a_token_meets_are_counted() -> None:
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8}
+    config = MixtralConfig(**shape, num_key_value_heads=8, vocab_size=500, num_local_experts=4, num_experts_per_tok=2)
+    forward = forward_flops(config)
+    dense = analytic_forward_flops(LlamaConfig(**shape, num_key_value_heads=8, vocab_size=500), 1, 1)
+    expert, router = 2 * 2 * 3 * 128 * 256, 2 * 2 * 128 * 4
+    assert forward.of(1, 1) == dense + expert + router
+    assert training_flops(config, None).linear == 3 * forward.linear
+
+
+def test_a_model_that_does_not_follow_the_two_terms_has_no_figure() -> None:
+    with pytest.raises(ArithmeticError, match="not linear plus quadratic"):
+        training_flops(llama(8), PromptTuningConfig(num_virtual_tokens=10, task_type="CAUSAL_LM"))
 
 
 def test_gradient_checkpointing_costs_about_one_more_forward() -> None:

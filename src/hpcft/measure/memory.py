@@ -26,8 +26,8 @@ def reset_peak(device: torch.device) -> None:
         return
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
+    except OSError as error:
+        log.info("the peak of resident memory cannot be reset here (%s): it is the one since the process began", error)
 
 
 def peak_gb(device: torch.device) -> dict[str, float]:
@@ -57,14 +57,18 @@ def _peak_resident() -> int:
 
 
 def over_ranks(values: dict[str, float]) -> dict[str, float]:
-    """The maximum over all ranks of each figure; a rank with more tells what a GPU must have."""
+    """The maximum of each figure over the ranks of the process group, on every rank; as it is without a group.
+
+    The rank that needed most tells what a GPU must have.
+    """
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
         return values
     everyone: list[dict[str, float]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everyone, values)
-    return {key: max(rank[key] for rank in everyone if key in rank) for key in values}
+    keys = dict.fromkeys(key for rank in everyone for key in rank)
+    return {key: max(rank[key] for rank in everyone if key in rank) for key in keys}
 
 
 def folder_size_gb(folder: Path) -> float:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+_ROUGE_WORD = re.compile("[a-zA-Z0-9]")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[
         provenance={
             "bleu_signature": signature,
             "rouge": "F1, stemmed, best reference",
+            "rouge_tokens": "words of a-z and 0-9, lower case",
+            "meteor": "best reference",
+            "meteor_tokens": "13a, lower case",
             "meteor_matching": matching,
             "references_min": min(counts),
             "references_max": max(counts),
@@ -68,7 +78,8 @@ def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tu
     streams: Any = [[r[k] if k < len(r) else None for r in references] for k in range(most)]
     metric = BLEU()
     score = metric.corpus_score(list(predictions), streams)
-    return score.score / 100, str(metric.get_signature())
+    # The geometric mean of a perfect score is a rounding error above 100.
+    return min(score.score / 100, 1.0), str(metric.get_signature())
 
 
 def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -76,6 +87,13 @@ def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> d
 
     kinds = ("rouge1", "rouge2", "rougeL")
     scorer = RougeScorer(list(kinds), use_stemmer=True)
+    blind = sum(not any(_ROUGE_WORD.search(text) for text in texts) for texts in references)
+    if blind:
+        log.warning(
+            "ROUGE knows only words of a-z and 0-9: %d of %d inputs have no such reference and score 0",
+            blind,
+            len(references),
+        )
     best = [scorer.score_multi(list(r), p) for p, r in zip(predictions, references, strict=True)]
     return {kind: sum(b[kind].fmeasure for b in best) / len(best) for kind in kinds}
 
@@ -87,12 +105,18 @@ class _NoSynonyms:
         return []
 
 
+@functools.cache
 def _wordnet() -> tuple[Any, str]:
     from nltk.corpus import wordnet
+    from nltk.corpus.reader.wordnet import WordNetError
 
     try:
         wordnet.ensure_loaded()
     except LookupError:
+        return _NoSynonyms(), "exact+stem"
+    except (OSError, ValueError, WordNetError) as error:
+        # Installed in part: some packages leave out files that nltk reads.
+        log.warning("WordNet is installed and cannot be read, METEOR goes without synonyms: %s", error)
         return _NoSynonyms(), "exact+stem"
     return wordnet, "exact+stem+synonym"
 

@@ -29,9 +29,9 @@ def test_the_lock_is_stripped_of_what_uv_writes_back() -> None:
     finally:
         sys.path.pop(0)
     full = (
-        '[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "https://host/simple" }\n'
-        'sdist = { url = "https://host/a.tar.gz", hash = "sha256:0" }\n'
-        'wheels = [\n    { url = "https://host/a.whl" },\n]\n\n'
+        '[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "https://host/index" }\n'
+        'sdist = { url = "https://host/a", hash = "sha256:0" }\n'
+        'wheels = [\n    { url = "https://host/b" },\n]\n\n'
         '[[package]]\nname = "root"\nsource = { editable = "." }\n\n'
         '[package.metadata]\nrequires-dist = [\n    { name = "a" },\n]\n'
     )

@@ -124,6 +124,13 @@ def test_a_results_folder_that_is_a_file_is_named(hpcft: Call, project: Path) ->
     assert "Traceback" not in result.err
 
 
+def test_a_results_folder_that_cannot_be_made_is_named(hpcft: Call, project: Path) -> None:
+    result = hpcft("submit", *LOCAL, "--results", "/proc/nowhere")
+    assert result.code == 77
+    assert "/proc/nowhere" in result.err
+    assert "Traceback" not in result.err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_results_folder_that_cannot_be_written_is_named(hpcft: Call, project: Path) -> None:
     project.chmod(0o500)

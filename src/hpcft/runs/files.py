@@ -40,9 +40,8 @@ def explained(path: Path, doing: str) -> Iterator[None]:
             errno.EEXIST: ("a file of that name is in the way", "choose another folder"),
             errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
         }
-        if error.errno not in causes:
-            raise
-        cause, hint = causes[error.errno]
+        # Others are rare and say enough themselves.
+        cause, hint = causes.get(error.errno or 0, (error.strerror or str(error), "choose another folder"))
         raise NotAllowedError(f"cannot {doing}: {cause}", where=str(path), hint=hint) from error
 
 

@@ -136,6 +136,13 @@ def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def world_size() -> int:
+    """Ranks of the process group, 1 without one. Not the GPUs that this process sees, and not what a launcher said."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if _distributed() else 1
+
+
 def from_first(value: T) -> T:
     """The first rank's value, on every rank."""
     import torch.distributed as dist

@@ -32,7 +32,7 @@ from hpcft.spec.variants import VARIANTS
 from hpcft.train import finish
 from hpcft.train.checkpoint import copy_model, newest, remove_partial
 from hpcft.train.deepspeed_config import deepspeed_config
-from hpcft.train.ranks import Rank, barrier
+from hpcft.train.ranks import Rank, barrier, world_size
 from hpcft.train.recorder import Recorder
 from hpcft.train.stop import StopRequest
 from hpcft.train.trainer import FineTuner, Progress
@@ -283,7 +283,7 @@ def _summary(
     tail = losses[-max(1, len(losses) // 10) :]
     metrics: dict[str, Any] = {
         "train/steps": steps,
-        "train/world_size": context.rank.world_size,
+        "train/world_size": world_size(),
         "train/first_loss": losses[0],
         "train/final_loss": sum(tail) / len(tail),
         "train/runtime_s": done.seconds,

@@ -14,7 +14,7 @@ from pathlib import Path
 def strip(text: str) -> str:
     """The lock's text without addresses, hashes and the root's requirement list (uv rewrites them when it syncs).
 
-    >>> strip('source = { registry = "https://host/index" }')
+    >>> strip('source = { registry = "mirror://host/index" }')
     'source = { registry = "index" }'
     """
     text = re.sub(r'registry = "[^"]*"', 'registry = "index"', text)

@@ -29,14 +29,14 @@ def test_the_lock_is_stripped_of_what_uv_writes_back() -> None:
     finally:
         sys.path.pop(0)
     full = (
-        '[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "https://host/index" }\n'
-        'sdist = { url = "https://host/a", hash = "sha256:0" }\n'
-        'wheels = [\n    { url = "https://host/b" },\n]\n\n'
+        '[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "mirror://host/index" }\n'
+        'sdist = { url = "mirror://host/a", hash = "sha256:0" }\n'
+        'wheels = [\n    { url = "mirror://host/b" },\n]\n\n'
         '[[package]]\nname = "root"\nsource = { editable = "." }\n\n'
         '[package.metadata]\nrequires-dist = [\n    { name = "a" },\n]\n'
     )
     stripped = strip(full)
-    assert "https" not in stripped
+    assert "mirror:" not in stripped
     assert "requires-dist" not in stripped
     assert strip(stripped) == stripped
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hpcft.spec.job import Job, faults
+from hpcft.spec.faults import faults
+from hpcft.spec.job import Job
 from hpcft.spec.keys import fields
 from hpcft.spec.layers import CLUSTER, Layer, Problem, SpecError, unknown_key
 

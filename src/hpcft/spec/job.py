@@ -117,21 +117,51 @@ class ModelSection(Section):
         "auto", description="weights and arithmetic; auto: bfloat16 where it is fast, else float32"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model; needs revision")
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="auto: FlashAttention on CUDA where it is installed, else SDPA, else eager"
+    )
+    num_labels: int | None = Field(
+        None, ge=2, le=100_000, description="classes of a classifier; counted in the data when absent"
+    )
 
 
 class DataSection(Section):
     """Training and validation data."""
 
-    dataset: Reference = Field("e2e_nlg", description="name, hub id or path of a CSV, JSONL or JSON file")
+    dataset: Reference = Field("e2e_nlg", description="name, hub id or path of a CSV, TSV, JSONL or JSON file")
+    mix: list[Reference] = Field(
+        default_factory=list,
+        description="several sets as one, each `path` or `name=path`; dataset is then the name of the whole",
+    )
+    validation: Reference | None = Field(None, description="a validation set of its own; nothing is split off then")
+    subset: Reference | None = Field(None, description="configuration of a hub data set, such as sst2 of glue")
+    revision: Reference | None = Field(None, description="commit, tag or branch of a hub data set")
+    task: Literal["auto", "generation", "classification", "qa"] = Field(
+        "auto", description="what the rows ask for; auto: guessed from their columns"
+    )
     input_column: Reference | None = Field(None, description="column of the source; guessed for known sets")
-    target_column: Reference | None = Field(None, description="column of the target; guessed for known sets")
-    prompt: Literal["auto", "e2e", "summarize", "plain"] = Field(
+    context_column: Reference | None = Field(
+        None, description="column with what the source is about: a passage, an input, a second sentence"
+    )
+    target_column: Reference | None = Field(
+        None, description="column of the target: text, label or accepted answers; guessed for known sets"
+    )
+    prompt: Literal["auto", "e2e", "summarize", "instruction", "question", "chat", "plain"] = Field(
         "auto", description="the prompt of training and evaluation alike"
     )
     train_samples: int = Field(500, ge=0, description="training rows, 0 = all")
-    eval_samples: int = Field(100, ge=1, description="distinct validation inputs that are generated for")
+    eval_samples: int = Field(100, ge=1, description="distinct validation inputs that are answered and scored")
     validation_split: float = Field(0.2, gt=0, lt=1, description="share of distinct inputs kept for validation")
+    split_seed: int | None = Field(None, ge=0, lt=2**32, description="of the split; training.seed when absent")
     max_length: int = Field(128, ge=8, le=1_048_576, description="tokens, prompt and target together")
+    packing: Literal["auto", "off", "batch", "full"] = Field(
+        "auto",
+        description="batch: the rows of a batch laid end to end, no padding, the same loss; full: rows packed into "
+        "windows of max_length, so a batch holds more of them; auto: batch where the model keeps rows apart",
+    )
+    streaming: bool = Field(
+        False, description="read rows while training, for what does not fit; needs max_steps and data.validation"
+    )
 
 
 class LoraSection(Section):
@@ -161,9 +191,19 @@ class TrainingSection(Section):
     per_device_eval_batch_size: int = Field(8, ge=1)
     gradient_accumulation_steps: int = Field(4, ge=1)
     gradient_checkpointing: bool = False
-    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adamw_deepspeed"] = Field(
+        "adamw_torch_fused",
+        description="adamw_deepspeed: DeepSpeed's own for offload, compiled on each node at its first use",
+    )
     zero: ZeroStage = Field(
         "auto", description="DeepSpeed ZeRO stage; auto: 2 with several ranks, no DeepSpeed with one"
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none", description="what waits in the host's memory: optimizer states, or weights too (ZeRO 3)"
+    )
+    torch_compile: bool = Field(False, description="compile the model; pays off after some hundred steps")
+    liger: Literal["auto", "on", "off"] = Field(
+        "auto", description="Liger's fused kernels; auto: on CUDA where the package knows the model"
     )
     save_minutes: float = Field(10.0, gt=0, description="a rolling checkpoint for restarts, this often")
     dataloader_num_workers: int = Field(0, ge=0)
@@ -238,24 +278,8 @@ class Job(Section):
     @property
     def zero_stage(self) -> int | None:
         """DeepSpeed's stage, or None when it is not used."""
-        if self.training.zero == "auto":
-            return 2 if self.world_size > 1 else None
-        return self.training.zero
-
-
-def faults(job: Job) -> list[tuple[str, str]]:
-    """What no single field can tell: pairs of (key, message) for values that exclude each other."""
-    found: list[tuple[str, str]] = []
-    t = job.training
-    if t.max_steps is None and t.num_train_epochs is None:
-        found.append(("training.max_steps", "neither max_steps nor num_train_epochs says when to stop"))
-    if t.max_steps is not None and t.num_train_epochs is not None:
-        found.append(("training.num_train_epochs", "num_train_epochs and max_steps are both set; keep one of them"))
-    if job.model.trust_remote_code and not job.model.revision:
-        found.append(
-            (
-                "model.trust_remote_code",
-                "code from a model is run only at a pinned revision: set model.revision",
-            )
-        )
-    return found
+        if self.training.zero != "auto":
+            return self.training.zero
+        if self.training.offload != "none":
+            return 3 if self.training.offload == "all" else 2
+        return 2 if self.world_size > 1 else None

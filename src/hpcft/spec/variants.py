@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Quantization = Literal["none", "nf4"]
+Quantization = Literal["none", "nf4", "int8"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ VARIANTS: dict[str, Variant] = {
     "full": Variant("Full FT", None, "none", None),
     "lora": Variant("Full LoRA", "lora", "none", None),
     "qlora": Variant("QLoRA", "lora", "nf4", "int4"),
+    "lora-int8": Variant("LoRA int8", "lora", "int8", "int8"),
 }
 
 # Named here so that asking for one is answered with the state of things, not with "unknown".

@@ -1,0 +1,43 @@
+"""What no single field can tell: values that exclude each other."""
+
+from __future__ import annotations
+
+from hpcft.spec.job import Job
+from hpcft.spec.parallelism import refusals
+
+
+def faults(job: Job) -> list[tuple[str, str]]:
+    """Pairs of (key, message) for values that exclude each other."""
+    return [*_limits(job), *_model(job), *_data(job), *refusals(job)]
+
+
+def _limits(job: Job) -> list[tuple[str, str]]:
+    t = job.training
+    if t.max_steps is None and t.num_train_epochs is None:
+        return [("training.max_steps", "neither max_steps nor num_train_epochs says when to stop")]
+    if t.max_steps is not None and t.num_train_epochs is not None:
+        return [("training.num_train_epochs", "num_train_epochs and max_steps are both set; keep one of them")]
+    return []
+
+
+def _model(job: Job) -> list[tuple[str, str]]:
+    if job.model.trust_remote_code and not job.model.revision:
+        message = "code from a model is run only at a pinned revision: set model.revision"
+        return [("model.trust_remote_code", message)]
+    return []
+
+
+def _data(job: Job) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    if job.data.streaming:
+        if job.training.max_steps is None:
+            found.append(
+                ("data.streaming", "a stream has no length: training.max_steps must say when to stop")
+            )
+        if job.evaluation.enabled and job.data.validation is None:
+            found.append(("data.streaming", "nothing can be split off a stream: name a set in data.validation"))
+        if job.data.mix:
+            found.append(("data.mix", "several sets cannot be streamed as one; write them into one file"))
+    if job.data.packing == "full" and job.data.task == "classification":
+        found.append(("data.packing", "a classifier answers once for each row, so rows cannot share a window"))
+    return found

@@ -1,14 +1,14 @@
 # `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
 # which would write addresses into the lock.
 .DEFAULT_GOAL := help
-.PHONY: help sync demo test test-all check lock bench clean
+.PHONY: help sync demo test test-all check lock parallelism bench clean
 BIN := .venv/bin
 export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: "{printf \"%-10s %s\\n\", \$$1, \$$2}"
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: "{printf \"%-12s %s\\n\", \$$1, \$$2}"
 
 sync: .venv/.synced ## install the locked dependencies into .venv
 
@@ -36,6 +36,10 @@ test-all: check ## the tests, the slow drills and matrices too
 lock: ## resolve again, newest versions within the bounds
 	rm -f .venv/.synced uv.lock
 	@sh scripts/setup.sh
+
+parallelism: sync ## train every cell of docs/parallelism.md, and write it
+	sh tests/slurm/install.sh
+	$(TEST_ENV) HPCFT_TEST_WRITE_TABLE=docs/parallelism.md $(BIN)/pytest -m slow tests/slurm/test_parallelism.py
 
 bench: sync ## start-up times, side by side
 	$(BIN)/python benchmarks/startup.py

@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     recorder: Recorder | None = None
     try:
         # Before the heavy imports, so that a mistake in the environment is told at once.
-        from hpcft.train.ranks import choose_device, from_first, join, read_rank
+        from hpcft.train.device import choose_device
+        from hpcft.train.ranks import from_first, join, read_rank
 
         job = build([yaml_layer(paths.config)]).job
         intent = next((r for r in Run(root).journal() if r["kind"] == "intent"), {})

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcft.data.e2e import VENUES, Row, make_rows, write_csv
-from hpcft.data.sources import read_pairs
+from hpcft.data.kinds import read_source
+from hpcft.spec.job import DataSection
 
 SLOTS = ["name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near"]
 
@@ -80,5 +81,5 @@ def test_a_written_file_reads_back_as_the_same_rows(tmp_path: Path) -> None:
     rows = [*make_rows(20, 0), Row('name[A "quoted", name]', "Two\nlines, £20.")]
     path = tmp_path / "rows.csv"
     write_csv(path, rows)
-    source = read_pairs(str(path), None, None)
+    source = read_source(str(path), DataSection())
     assert [(p.source, p.target) for p in source.pairs] == [(r.mr, r.ref) for r in rows]

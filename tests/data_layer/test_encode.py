@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from hpcft.data.encode import IGNORED, Collator, encode, encode_prompt, pad_left
+from hpcft.data.collate import Collator, pad_left
+from hpcft.data.encode import IGNORED, encode, encode_prompt
+from hpcft.data.kinds import Pair, read_source
 from hpcft.data.prompts import PROMPTS
-from hpcft.data.sources import Pair, read_pairs
 from hpcft.errors import DataError
+from hpcft.spec.job import DataSection
 
 PROMPT = PROMPTS["e2e"]
 SHORT = Pair("name[The Ivy Mill], area[riverside]", "The Ivy Mill is by the riverside.")
@@ -32,7 +34,7 @@ def test_tb3_the_prompt_of_generation_is_that_of_training_token_for_token(
     for pair in (SHORT, LONG):
         row = encode([pair], tokenizer, PROMPT, 256).rows[0]
         room = 256 - len(answer(row))
-        assert asked(row) == encode_prompt(tokenizer, PROMPT, pair.source, room)
+        assert asked(row) == encode_prompt(tokenizer, PROMPT, pair, room)
 
 
 def test_tb4_the_loss_is_on_the_answer_and_its_end_alone(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -85,7 +87,7 @@ def test_tb5_the_source_is_cut_and_never_template_or_target(tokenizer: PreTraine
 
 def test_tb5_as_much_of_the_source_is_kept_as_fits(gpt2: PreTrainedTokenizerFast) -> None:
     room = 200
-    ids = encode_prompt(gpt2, PROMPT, LONG.source, room)
+    ids = encode_prompt(gpt2, PROMPT, LONG, room)
     assert room - 12 <= len(ids) <= room
 
 
@@ -97,7 +99,7 @@ def test_a_row_whose_target_alone_is_too_long_is_dropped_and_said(tokenizer: Pre
 
 
 def test_a_target_that_just_fits_leaves_the_bare_template(gpt2: PreTrainedTokenizerFast) -> None:
-    template = len(encode_prompt(gpt2, PROMPT, "", 10_000))
+    template = len(encode_prompt(gpt2, PROMPT, Pair("", ""), 10_000))
     target = len(gpt2(SHORT.target, add_special_tokens=False)["input_ids"]) + 1
     row = encode([SHORT], gpt2, PROMPT, template + target).rows[0]
     assert len(row["input_ids"]) == template + target
@@ -119,7 +121,7 @@ def test_a_clean_report_says_nothing_of_cuts(tokenizer: PreTrainedTokenizerFast)
 
 
 def test_all_quickstart_rows_fit_into_256_tokens_of_a_small_vocabulary(gpt2: PreTrainedTokenizerFast) -> None:
-    pairs = read_pairs("quickstart", None, None).pairs[:60]
+    pairs = read_source("quickstart", DataSection()).pairs[:60]
     report = encode(pairs, gpt2, PROMPT, 256).report
     assert report.rows == 60
     assert report.truncated_sources == report.dropped_targets == 0
@@ -142,7 +144,7 @@ def test_any_text_fits_whole_or_cut_or_is_counted(
     try:
         encoded = encode([Pair(source, target)], gpt2, PROMPT, limit)
     except DataError:
-        template = len(encode_prompt(gpt2, PROMPT, "", 10_000))
+        template = len(encode_prompt(gpt2, PROMPT, Pair("", ""), 10_000))
         assert template + len(wanted) + 1 > limit
         return
     row = encoded.rows[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpcft.data.kinds import Columns
 from hpcft.data.prompts import PROMPTS, prompt_for
 
 
@@ -30,17 +31,17 @@ def test_the_plain_prompt_is_the_source_and_a_line_end() -> None:
         ("mr", "e2e"),
         ("meaning_representation", "e2e"),
         ("dialogue", "summarize"),
-        ("instruction", "plain"),
+        ("instruction", "instruction"),
         ("anything", "plain"),
     ],
 )
 def test_auto_goes_by_the_column(column: str, name: str) -> None:
-    assert prompt_for("auto", column).name == name
+    assert prompt_for("auto", Columns("generation", column, None, "x")).name == name
 
 
 def test_a_named_prompt_beats_the_column() -> None:
-    assert prompt_for("plain", "dialogue").name == "plain"
-    assert prompt_for("summarize", "mr").name == "summarize"
+    assert prompt_for("plain", Columns("generation", "dialogue", None, "x")).name == "plain"
+    assert prompt_for("summarize", Columns("generation", "mr", None, "x")).name == "summarize"
 
 
 def test_a_source_with_braces_is_taken_as_it_is() -> None:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcft.data.sources import HUB_NAMES, Pair, is_hub, read_pairs
+from hpcft.data.kinds import Pair, read_source
+from hpcft.data.sources import HUB_NAMES, is_hub
 from hpcft.errors import ConfigError, DataError, HpcftError, UnavailableError
+from hpcft.spec.job import DataSection
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def file(tmp_path: Path) -> Any:
 
 
 def read(path: str, **columns: str) -> list[tuple[str, str]]:
-    source = read_pairs(path, columns.get("input_column"), columns.get("target_column"))
+    source = read_source(path, DataSection(**columns))
     return [(p.source, p.target) for p in source.pairs]
 
 
@@ -47,7 +49,7 @@ def read(path: str, **columns: str) -> list[tuple[str, str]]:
 def test_known_layouts_need_no_column_names(file: Any, header: str, columns: tuple[str, str]) -> None:
     names = header.split(",")
     path = file("x.csv", header + "\n" + ",".join(f"<{n}>" for n in names) + "\n")
-    source = read_pairs(path, None, None)
+    source = read_source(path, DataSection())
     assert (source.input_column, source.target_column) == columns
     assert source.pairs == [Pair(f"<{columns[0]}>", f"<{columns[1]}>")]
 
@@ -79,12 +81,13 @@ def test_an_instruction_takes_its_input_along(file: Any) -> None:
         {"instruction": "Add", "input": "1 2", "output": "3"},
         {"instruction": "Say hi", "input": "", "output": "hi"},
     ]
-    assert read(file("a.json", json.dumps(rows))) == [("Add\n\n1 2", "3"), ("Say hi", "hi")]
+    pairs = read_source(file("a.json", json.dumps(rows)), DataSection()).pairs
+    assert pairs == [Pair("Add", "3", "1 2"), Pair("Say hi", "hi")]
 
 
 def test_rows_without_a_text_are_counted(file: Any) -> None:
     rows = [{"mr": "a", "ref": "b"}, {"mr": None, "ref": "b"}, {"mr": "a", "ref": "  "}]
-    source = read_pairs(file("a.jsonl", "\n".join(map(json.dumps, rows))), None, None)
+    source = read_source(file("a.jsonl", "\n".join(map(json.dumps, rows))), DataSection())
     assert (len(source.pairs), source.skipped) == (1, 2)
 
 
@@ -93,7 +96,7 @@ def test_a_field_of_a_megabyte_is_read(file: Any) -> None:
 
 
 def test_the_quickstart_set_needs_no_file() -> None:
-    source = read_pairs("quickstart", None, None)
+    source = read_source("quickstart", DataSection())
     assert source.input_column == "mr"
     assert source.skipped == 0
     assert not is_hub("quickstart")
@@ -187,12 +190,12 @@ def _fake_hub(
     asked: list[tuple[str, str | None]] = []
     waiting = list(errors)
 
-    def load_dataset(name: str, *, split: str, revision: str | None = None) -> list[dict[str, Any]]:
-        assert split == "train"
+    def load_dataset(name: str, subset: str | None, *, split: str, revision: str | None, streaming: bool) -> Any:
+        assert (split, subset, streaming) == ("train", None, False)
         asked.append((name, revision))
         if waiting:
             raise waiting.pop(0)
-        return rows
+        return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return asked
@@ -228,9 +231,9 @@ def test_a_hub_set_out_of_reach_names_the_ways_on(monkeypatch: pytest.MonkeyPatc
 
 def test_without_internet_the_real_client_is_told_off_at_once(tmp_path: Path) -> None:
     code = (
-        "from hpcft.data.sources import read_pairs\n"
+        "from hpcft.data.kinds import read_source\nfrom hpcft.spec.job import DataSection\n"
         "from hpcft.errors import UnavailableError\n"
-        "try:\n    read_pairs('e2e_nlg', None, None)\n"
+        "try:\n    read_source('e2e_nlg', DataSection())\n"
         "except UnavailableError as error:\n    print(error)\n"
     )
     answer = subprocess.run(
@@ -263,7 +266,7 @@ def test_any_bytes_are_read_or_refused_in_words(tmp_path: Path, content: bytes, 
     said: HpcftError | None = None
     pairs: list[Pair] = []
     try:
-        pairs = read_pairs(str(path), None, None).pairs
+        pairs = read_source(str(path), DataSection()).pairs
     except HpcftError as error:
         said = error
     assert bool(pairs) != bool(said)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcft.data.e2e import make_rows, write_csv
-from hpcft.data.sources import Pair, Source
+from hpcft.data.kinds import Columns, Pair, Source
 from hpcft.data.split import group, load, split
 from hpcft.errors import DataError
 from hpcft.spec.job import DataSection
@@ -21,7 +21,7 @@ QUICKSTART = DataSection(dataset="quickstart", train_samples=0)
 
 
 def source_of(pairs: list[Pair]) -> Source:
-    return Source(pairs, "mr", "ref", 0)
+    return Source(pairs, Columns("generation", "mr", None, "ref"), 0)
 
 
 pairs_strategy = st.lists(

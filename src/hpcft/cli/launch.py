@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -54,16 +55,22 @@ def check(plan: Plan) -> None:
     """
     job = plan.resolved.job
     check_model(job.model, plan.profile.internet)
-    from hpcft.data.sources import is_hub, read_pairs
+    from hpcft.data.sources import is_hub
+    from hpcft.data.split import check_labels, load, named_sets
 
-    data = job.data
+    paths = [path for _, path in named_sets(job.data)] + ([job.data.validation] if job.data.validation else [])
+    if not any(is_hub(path) for path in paths) and sum(map(_size, paths)) <= _CHECKED_BYTES:
+        data = load(job.data, job.training.seed)
+        if data.labels:
+            check_labels(data.labels, job.model.num_labels)
+
+
+def _size(path: str) -> int:
     try:
-        size = user_path(data.dataset).stat().st_size
+        return user_path(path).stat().st_size
     except (OSError, RuntimeError):
         # Not there, or no possible name, or ~ of an unknown user: the reader says it in words.
-        size = 0
-    if size <= _CHECKED_BYTES and not is_hub(data.dataset):
-        read_pairs(data.dataset, data.input_column, data.target_column)
+        return 0
 
 
 def preview(plan: Plan) -> tuple[RunPaths, str]:
@@ -119,13 +126,22 @@ def wait(launched: Launched) -> None:
 
 def _absolute(job: Job) -> Job:
     """The job with paths that mean the same on every node and from every folder."""
-    update: dict[str, object] = {"results": str(user_path(job.results).absolute())}
-    data, model = user_path(job.data.dataset), user_path(job.model.name)
-    if data.is_file():
-        update["data"] = job.data.model_copy(update={"dataset": str(data.absolute())})
+    update: dict[str, Any] = {"results": str(user_path(job.results).absolute())}
+    sets: dict[str, Any] = {"dataset": _located(job.data.dataset), "mix": [_located(text) for text in job.data.mix]}
+    if job.data.validation is not None:
+        sets["validation"] = _located(job.data.validation)
+    update["data"] = job.data.model_copy(update=sets)
+    model = user_path(job.model.name)
     if model.is_dir():
         update["model"] = job.model.model_copy(update={"name": str(model.absolute())})
     return job.model_copy(update=update)
+
+
+def _located(text: str) -> str:
+    """A data set by its whole path where it is a file; `name=path` of a mix keeps its name."""
+    name, mark, path = text.rpartition("=")
+    file = user_path(path)
+    return f"{name}{mark}{file.absolute()}" if file.is_file() else text
 
 
 def _in_doubt(paths: RunPaths) -> bool:

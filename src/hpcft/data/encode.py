@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hpcft.data.kinds import Pair
 from hpcft.data.prompts import Prompt
-from hpcft.data.sources import Pair
 from hpcft.errors import DataError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
+    from hpcft.data.split import Example
+
 IGNORED = -100
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class EncodeReport:
 
     Attributes:
         rows: rows that are left.
-        truncated_sources: rows whose source lost its end.
+        truncated_sources: rows whose source or context lost its end.
         dropped_targets: rows left out because prompt and target do not fit even without any source.
         longest: tokens of the longest row.
         max_length: the limit.
@@ -47,42 +49,92 @@ class EncodeReport:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of `input_ids` and `labels` (the prompt's are ignored), unpadded."""
+    """Unpadded rows of `input_ids` and `labels`: a label a token, the prompt's ignored, or one class a row."""
 
-    rows: list[dict[str, list[int]]]
+    rows: list[dict[str, Any]]
     report: EncodeReport
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, source: str) -> list[int]:
-    return list(tokenizer(prompt.text(source), add_special_tokens=True)["input_ids"])
+def _asked(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, asked: Pair | Example) -> str:
+    if not asked.turns:
+        return prompt.text(asked.source, asked.context)
+    if tokenizer.chat_template is None:
+        lines = "".join(f"### {role.capitalize()}:\n{text}\n\n" for role, text in asked.turns)
+        return f"{lines}### Assistant:\n"
+    messages = [{"role": role, "content": text} for role, text in asked.turns]
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def _bos_only(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Without the EOS that some tokenizers put after a text: the answer is still to come."""
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+def _answered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, pair: Pair) -> str:
+    """The answer as it stands behind the prompt. A chat template writes it in its own way, its end mark included."""
+    if not pair.turns or tokenizer.chat_template is None:
+        return pair.target
+    messages = [{"role": role, "content": text} for role, text in pair.turns]
+    messages.append({"role": "assistant", "content": pair.target})
+    whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    start = _asked(tokenizer, prompt, pair)
+    # Some templates write earlier turns otherwise once there is an answer; then the plain text is the answer.
+    return whole.removeprefix(start).rstrip() if whole.startswith(start) else pair.target
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, source: str, max_tokens: int) -> list[int]:
-    """A prompt's tokens, the source cut at its end until they are at most `max_tokens`.
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, chat: bool) -> list[list[int]]:
+    """Prompts as tokens. A chat template writes the special tokens itself; the EOS that some tokenizers put after a
+    text is taken away, since the answer is still to come."""
+    special = not (chat and tokenizer.chat_template is not None)
+    eos = tokenizer.eos_token_id
+    found = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    return [list(ids[:-1]) if ids and ids[-1] == eos else list(ids) for ids in found]
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, asked: Pair | Example, max_tokens: int
+) -> list[int]:
+    """A prompt's tokens, at most `max_tokens` of them where that can be.
 
     The text is cut, not the tokens: what is left is tokenised like any shorter source, and the template behind it
-    stays whole. Training and generation both come here, so their prompts are the same numbers.
+    stays whole. The context loses its end first, then the source; a chat loses its oldest turns first. Training and
+    generation both come here, so their prompts are the same numbers.
     """
-    ids = _bos_only(tokenizer, _prompt_ids(tokenizer, prompt, source))
+    from dataclasses import replace
+
+    def of(shorter: Pair | Example) -> list[int]:
+        return _tokens(tokenizer, [_asked(tokenizer, prompt, shorter)], chat=bool(shorter.turns))[0]
+
+    ids = of(asked)
     if len(ids) <= max_tokens:
         return ids
-    low, high = 0, len(source)
+    if asked.turns:
+        system = tuple(t for t in asked.turns[:1] if t[0] == "system")
+        rest = asked.turns[len(system) :]
+        while len(rest) > 1 and len(of(replace(asked, turns=system + rest))) > max_tokens:
+            # From one question to the next, so that no answer stands without what it answers.
+            rest = rest[1:]
+            while len(rest) > 1 and rest[0][0] != "user":
+                rest = rest[1:]
+        role, text = rest[-1]
+        keep = _longest(text, lambda t: len(of(replace(asked, turns=(*system, *rest[:-1], (role, t))))) <= max_tokens)
+        return of(replace(asked, turns=(*system, *rest[:-1], (role, keep))))
+    context = _longest(asked.context, lambda t: len(of(replace(asked, context=t))) <= max_tokens)
+    asked = replace(asked, context=context)
+    if context:
+        return of(asked)
+    return of(replace(asked, source=_longest(asked.source, lambda t: len(of(replace(asked, source=t))) <= max_tokens)))
+
+
+def _longest(text: str, fits: Any) -> str:
+    """The longest beginning of a text that fits; empty when none does."""
+    low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        if len(_bos_only(tokenizer, _prompt_ids(tokenizer, prompt, source[:middle]))) <= max_tokens:
+        if fits(text[:middle]):
             low = middle
         else:
             high = middle - 1
-    return _bos_only(tokenizer, _prompt_ids(tokenizer, prompt, source[:low]))
+    return text[:low]
 
 
 def encode(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, prompt: Prompt, max_length: int) -> Encoded:
-    """Tokens and labels of training rows.
+    """Tokens and labels of rows that ask for a text.
 
     Args:
         pairs: rows.
@@ -94,58 +146,55 @@ def encode(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, prompt: Pr
         DataError: no row fits.
     """
     eos = tokenizer.eos_token_id
-    template = len(_bos_only(tokenizer, _prompt_ids(tokenizer, prompt, "")))
-    rows: list[dict[str, list[int]]] = []
+    rows: list[dict[str, Any]] = []
     truncated = dropped = 0
-    for pair in pairs:
-        target = [*tokenizer(pair.target, add_special_tokens=False)["input_ids"], eos]
-        room = max_length - len(target)
-        if room < template:
-            dropped += 1
-            continue
-        whole = _bos_only(tokenizer, _prompt_ids(tokenizer, prompt, pair.source))
-        ids = whole if len(whole) <= room else encode_prompt(tokenizer, prompt, pair.source, room)
-        truncated += len(whole) > room
-        rows.append({"input_ids": ids + target, "labels": [IGNORED] * len(ids) + target})
-    if not rows:
+    for start in range(0, len(pairs), _BATCH):
+        chunk = pairs[start : start + _BATCH]
+        asked = _tokens(tokenizer, [_asked(tokenizer, prompt, p) for p in chunk], chat=bool(chunk[0].turns))
+        answers = tokenizer([_answered(tokenizer, prompt, p) for p in chunk], add_special_tokens=False)["input_ids"]
+        for pair, whole, answer in zip(chunk, asked, answers, strict=True):
+            target = [*answer, eos] if not answer or answer[-1] != eos else list(answer)
+            room = max_length - len(target)
+            ids = whole if len(whole) <= room else encode_prompt(tokenizer, prompt, pair, room)
+            if len(ids) > room:
+                dropped += 1
+                continue
+            truncated += len(whole) > room
+            rows.append({"input_ids": ids + target, "labels": [IGNORED] * len(ids) + target})
+    if pairs and not rows:
         raise DataError(
             f"no row fits into {max_length} tokens: the targets are longer",
             where="data.max_length",
             hint="raise it",
         )
-    longest = max(len(row["input_ids"]) for row in rows)
+    longest = max((len(row["input_ids"]) for row in rows), default=0)
     return Encoded(rows, EncodeReport(len(rows), truncated, dropped, longest, max_length))
 
 
-class Collator:
-    """Pads a batch on the right. The mask is made from the lengths, never by comparing with the pad token, which
-    may be the EOS that is to be learned."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Tensors `input_ids`, `labels` and `attention_mask` of shape (rows, longest)."""
-        import torch
-
-        longest = max(len(row["input_ids"]) for row in rows)
-        spare = [longest - len(row["input_ids"]) for row in rows]
-        return {
-            "input_ids": torch.tensor(
-                [[*r["input_ids"], *[self.pad_id] * n] for r, n in zip(rows, spare, strict=True)]
-            ),
-            "labels": torch.tensor([[*r["labels"], *[IGNORED] * n] for r, n in zip(rows, spare, strict=True)]),
-            "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in spare]),
-        }
+def encode_input(tokenizer: PreTrainedTokenizerBase, asked: Pair | Example, max_length: int) -> dict[str, list[int]]:
+    """What a classifier reads: the text, or the two texts of a pair, cut to `max_length` tokens."""
+    context = (asked.context,) if asked.context else ()
+    found = tokenizer(asked.source, *context, truncation=True, max_length=max_length)
+    return {key: list(found[key]) for key in ("input_ids", "token_type_ids") if key in found}
 
 
-def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad prompts on the left, so that each answer starts right behind its prompt."""
-    import torch
-
-    longest = max(map(len, prompts))
-    spare = [longest - len(p) for p in prompts]
-    return {
-        "input_ids": torch.tensor([[*[pad_id] * n, *p] for p, n in zip(prompts, spare, strict=True)]),
-        "attention_mask": torch.tensor([[0] * n + [1] * (longest - n) for n in spare]),
-    }
+def encode_labels(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], max_length: int
+) -> Encoded:
+    """Tokens and the class of rows that ask for one."""
+    number = {label: i for i, label in enumerate(labels)}
+    rows: list[dict[str, Any]] = []
+    truncated = 0
+    for start in range(0, len(pairs), _BATCH):
+        chunk = pairs[start : start + _BATCH]
+        texts: list[Any] = [[p.source for p in chunk]]
+        if any(p.context for p in chunk):
+            texts.append([p.context for p in chunk])
+        full = [len(ids) for ids in tokenizer(*texts)["input_ids"]]
+        found = tokenizer(*texts, truncation=True, max_length=max_length)
+        for i, pair in enumerate(chunk):
+            row = {key: list(found[key][i]) for key in ("input_ids", "token_type_ids") if key in found}
+            truncated += full[i] > max_length
+            rows.append({**row, "labels": number[pair.target]})
+    longest = max((len(row["input_ids"]) for row in rows), default=0)
+    return Encoded(rows, EncodeReport(len(rows), truncated, 0, longest, max_length))

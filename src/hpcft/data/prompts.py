@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from hpcft.data.kinds import Columns
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text around a source: `head` + source + `tail`; the answer follows."""
+    """Text around a source: `head` + source + (`middle` + context) + `tail`; the answer follows."""
 
     name: str
     head: str
     tail: str
+    middle: str = "\n\n### Context:\n"
 
-    def text(self, source: str) -> str:
+    def text(self, source: str, context: str = "") -> str:
         """The whole prompt."""
-        return f"{self.head}{source}{self.tail}"
+        about = f"{self.middle}{context}" if context else ""
+        return f"{self.head}{source}{about}{self.tail}"
 
 
 PROMPTS = {
@@ -28,12 +31,28 @@ PROMPTS = {
     "summarize": Prompt(
         "summarize", "### Instruction: Summarize the following dialogue.\n\n### Dialogue:\n", "\n\n### Summary:\n"
     ),
-    "plain": Prompt("plain", "", "\n"),
+    "instruction": Prompt("instruction", "### Instruction:\n", "\n\n### Response:\n", "\n\n### Input:\n"),
+    "question": Prompt("question", "### Question:\n", "\n\n### Answer:\n"),
+    # The tokenizer's own template says how a chat looks; this is for one that has none.
+    "chat": Prompt("chat", "### User:\n", "\n\n### Assistant:\n"),
+    "plain": Prompt("plain", "", "\n", "\n"),
 }
 # By the name of the source's column.
-_BY_COLUMN = {"mr": "e2e", "meaning_representation": "e2e", "dialogue": "summarize"}
+_BY_COLUMN = {
+    "mr": "e2e",
+    "meaning_representation": "e2e",
+    "dialogue": "summarize",
+    "instruction": "instruction",
+    "question": "question",
+}
 
 
-def prompt_for(name: Literal["auto", "e2e", "summarize", "plain"], input_column: str) -> Prompt:
+def prompt_for(name: str, columns: Columns) -> Prompt:
     """The prompt of a name; `auto` goes by the source's column and is plain where that says nothing."""
-    return PROMPTS[_BY_COLUMN.get(input_column, "plain") if name == "auto" else name]
+    if columns.is_chat:
+        return PROMPTS["chat"]
+    if name != "auto":
+        return PROMPTS[name]
+    if columns.task == "qa":
+        return PROMPTS["question"]
+    return PROMPTS[_BY_COLUMN.get(columns.source, "plain")]

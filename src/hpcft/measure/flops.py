@@ -46,12 +46,14 @@ def training_flops(
     peft_config: PeftConfig | None,
     *,
     gradient_checkpointing: bool = False,
+    num_labels: int | None = None,
 ) -> StepFlops:
     """Forward and backward of one training step on the whole model.
 
     Args:
         config: the base model's; a quantisation in it is ignored.
         peft_config: the adapter, or None when all weights are trained.
+        num_labels: classes of a classifier; None for a model that writes text.
         gradient_checkpointing: counts the second forward that it costs.
 
     Raises:
@@ -59,7 +61,7 @@ def training_flops(
             tuning. A model that cannot be run on shapes alone raises what it meets there. Either way the figure does
             not exist, which is no reason to stop a job.
     """
-    model = _twin(config)
+    model = _twin(config, num_labels)
     if peft_config is not None:
         from peft import get_peft_model
 
@@ -91,18 +93,23 @@ def analytic_forward_flops(config: Any, batch: int, length: int) -> int:
     return batch * length * per_token
 
 
-def _twin(config: PretrainedConfig) -> Any:
+def _twin(config: PretrainedConfig, num_labels: int | None = None) -> Any:
     import copy
 
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     plain = copy.deepcopy(config)
     if hasattr(plain, "quantization_config"):
         del plain.quantization_config
     plain.use_cache = False
+    loader: Any = AutoModelForCausalLM
+    if num_labels is not None:
+        loader, plain.num_labels = AutoModelForSequenceClassification, num_labels
+        # Without one, the head of a decoder would look for the last token that is no padding, among no numbers.
+        plain.pad_token_id = None
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(plain, attn_implementation="eager")
+        return loader.from_config(plain, attn_implementation="eager")
 
 
 def _fit(model: Any, *, backward: bool) -> StepFlops:

@@ -1,10 +1,12 @@
-"""Scores of generated texts, on 0 to 1, by the field's own libraries and without a network."""
+"""Scores of answers by the rules of their task, on 0 to 1, by the field's own libraries and without a network."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,11 +18,12 @@ _ROUGE_WORD = re.compile("[a-zA-Z0-9]")
 
 
 @dataclass(frozen=True)
-class GenerationScores:
+class Scores:
     """Scores and how they were made.
 
     Attributes:
-        scores: `bleu, rouge1, rouge2, rougeL, meteor, num_samples`.
+        scores: generation `bleu, rouge1, rouge2, rougeL, meteor`, questions `em, f1`, classes `accuracy, f1_macro`;
+            always `num_samples`.
         provenance: signatures, versions, numbers of references, METEOR's kind of matching.
     """
 
@@ -28,7 +31,7 @@ class GenerationScores:
     provenance: dict[str, Any]
 
 
-def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> GenerationScores:
+def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     """Score predictions against one or more references each.
 
     BLEU (Papineni et al. 2002) is sacrebleu's over the whole corpus with all references of each input; inputs may
@@ -45,11 +48,11 @@ def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[
     if len(predictions) != len(references) or not all(references):
         raise ValueError("each prediction needs at least one reference")
     if not predictions:
-        return GenerationScores({"num_samples": 0}, {})
+        return Scores({"num_samples": 0}, {})
     bleu, signature = _bleu(predictions, references)
     meteor, matching = _meteor(predictions, references)
     counts = [len(r) for r in references]
-    return GenerationScores(
+    return Scores(
         scores={
             "bleu": bleu,
             **_rouge(predictions, references),
@@ -68,6 +71,87 @@ def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[
             "versions": {name: version(name) for name in ("sacrebleu", "rouge-score", "nltk")},
         },
     )
+
+
+def qa_scores(predictions: Sequence[str], accepted: Sequence[Sequence[str]]) -> Scores:
+    """Exact match and token F1 of answers (Rajpurkar et al. 2016): the best accepted answer of each question counts.
+
+    Both sides are lower-cased, without punctuation, English articles and extra blanks; scripts that are written
+    without blanks between words are compared by characters.
+
+    Args:
+        predictions: n answers. accepted: n sequences of at least one answer.
+
+    Raises:
+        ValueError: the lengths differ, or a question has no accepted answer.
+    """
+    if len(predictions) != len(accepted) or not all(accepted):
+        raise ValueError("each prediction needs at least one accepted answer")
+    if not predictions:
+        return Scores({"num_samples": 0}, {})
+    exact = shared = 0.0
+    for prediction, answers in zip(predictions, accepted, strict=True):
+        found = _answer_tokens(prediction)
+        right = [_answer_tokens(answer) for answer in answers]
+        exact += found in right
+        shared += max(_token_f1(found, tokens) for tokens in right)
+    counts = [len(answers) for answers in accepted]
+    return Scores(
+        scores={"em": exact / len(predictions), "f1": shared / len(predictions), "num_samples": len(predictions)},
+        provenance={
+            "qa_tokens": "lower case, no punctuation, no a/an/the; Han, kana, Thai by characters",
+            "references_min": min(counts),
+            "references_max": max(counts),
+        },
+    )
+
+
+def classification_scores(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> Scores:
+    """Accuracy and the mean of the labels' F1, each label with the same weight.
+
+    Args:
+        predictions, references: n labels each.
+        labels: all of them; one that occurs on neither side is left out of the mean, as scikit-learn does.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    pairs = list(zip(predictions, references, strict=True))
+    if not pairs:
+        return Scores({"num_samples": 0}, {})
+    per_label: dict[str, dict[str, float]] = {}
+    for label in labels:
+        hits = sum(p == r == label for p, r in pairs)
+        said, there = sum(p == label for p, _ in pairs), sum(r == label for _, r in pairs)
+        if said or there:
+            per_label[label] = {
+                "precision": hits / said if said else 0.0,
+                "recall": hits / there if there else 0.0,
+                "f1": 2 * hits / (said + there),
+                "support": there,
+            }
+    macro = sum(figures["f1"] for figures in per_label.values()) / len(per_label)
+    accuracy = sum(p == r for p, r in pairs) / len(pairs)
+    return Scores(
+        scores={"accuracy": accuracy, "f1_macro": macro, "num_samples": len(pairs)}, provenance={"labels": per_label}
+    )
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+# Scripts without blanks between words: Thai, Lao, kana, Han; each character is a token.
+_UNSPACED = re.compile("([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
+
+
+def _answer_tokens(text: str) -> list[str]:
+    plain = "".join(c for c in text.lower() if unicodedata.category(c)[0] not in "PS")
+    return _UNSPACED.sub(r" \1 ", _ARTICLES.sub(" ", plain)).split()
+
+
+def _token_f1(found: list[str], right: list[str]) -> float:
+    if not found or not right:
+        return float(found == right)
+    shared = sum((Counter(found) & Counter(right)).values())
+    return 2 * shared / (len(found) + len(right))
 
 
 def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:

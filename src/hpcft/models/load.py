@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import ConfigError, UnavailableError
 from hpcft.models.availability import QUICKSTART
-from hpcft.models.groups import target_modules
-from hpcft.models.nf4 import nf4_config
+from hpcft.models.groups import FAMILIES, target_modules, warn_of_unknown
+from hpcft.models.quantization import int8_config, nf4_config
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job, ModelSection
 from hpcft.spec.variants import VARIANTS
@@ -16,7 +18,7 @@ from hpcft.spec.variants import VARIANTS
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,20 @@ def _explain(model: ModelSection, error: Exception) -> Exception:
             where="model.trust_remote_code",
             hint="read the code, then set model.trust_remote_code=true and model.revision to that commit",
         )
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        return UnavailableError(
+            f"the hub does not give '{model.name}' to you: it asks for a licence to be accepted, or it is private",
+            where="model.name",
+            hint=f"accept its terms on the model's page ({model.name}), then `hf auth login` once on the login node; "
+            "the job reads the token that is stored there",
+        )
+    if "safetensors" in text:
+        return ConfigError(
+            f"the model '{model.name}' has no safetensors weights; others are pickles, which can run code when they "
+            "are read",
+            where="model.name",
+            hint="convert it once where you trust it: AutoModel.from_pretrained(…).save_pretrained(FOLDER)",
+        )
     return UnavailableError(
         f"the model '{model.name}' cannot be loaded: {text.splitlines()[0] if text else type(error).__name__}",
         where="model.name",
@@ -62,12 +78,27 @@ def _explain(model: ModelSection, error: Exception) -> Exception:
     )
 
 
+def load_config(model: ModelSection) -> PretrainedConfig:
+    """The base model's configuration.
+
+    Raises:
+        UnavailableError, ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(resolve_model(model.name), **_source(model))
+    except (OSError, ValueError) as error:
+        raise _explain(model, error) from error
+    return config
+
+
 def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     """The tokenizer, with a pad token. Where it has none, EOS stands in: padding is told from real tokens by the
     attention mask, never by the token's number, so EOS is still learned.
 
     Raises:
-        UnavailableError, ConfigError: it cannot be loaded, or has no EOS.
+        UnavailableError, ConfigError: it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -75,58 +106,103 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.name), **_source(model))
     except (OSError, ValueError) as error:
         raise _explain(model, error) from error
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            f"the tokenizer of '{model.name}' has no end-of-sequence token, so answers would never end",
-            where="model.name",
-        )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
 
 
-def load_base(job: Job, device: torch.device) -> PreTrainedModel:
-    """The base model as the variant holds it: 4 bits for QLoRA, float32 where its own weights are trained.
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
+    """Refuse a tokenizer whose numbers the model's embedding does not have.
 
     Raises:
-        UnavailableError, ConfigError: it cannot be loaded.
+        ConfigError: with both sizes.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer of '{name}' counts to {largest}, and the model knows {config.vocab_size} tokens",
+            where="model.name",
+            hint="are tokenizer and weights of the same model?",
+        )
+
+
+def attention(job: Job, dtype: torch.dtype, device: torch.device) -> str | None:
+    """The attention implementation to ask for; None leaves the choice of SDPA or eager to the architecture."""
+    import torch
+
+    if job.model.attn_implementation != "auto":
+        return job.model.attn_implementation
+    half = dtype in (torch.float16, torch.bfloat16)
+    return "flash_attention_2" if device.type == "cuda" and half and find_spec("flash_attn") else None
+
+
+def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """The base model as the variant holds it: in 4 or 8 bits, or in float32 where its own weights are trained.
+
+    Args:
+        labels: names of the classes, for a classifier; None for a model that writes text.
+
+    Raises:
+        UnavailableError, ConfigError: it cannot be loaded, or cannot do this.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     variant = VARIANTS[job.variant]
     dtype = compute_dtype(job, device)
-    options: dict[str, Any] = _source(job.model)
-    if variant.quantization == "nf4":
-        options["quantization_config"] = nf4_config(dtype)
+    config = load_config(job.model)
+    family = FAMILIES.get(config.model_type)
+    if labels is None and family is not None and not family.generates:
+        raise ConfigError(
+            f"'{job.model.name}' is of architecture '{config.model_type}', which reads text and does not write it",
+            where="model.name",
+            hint="classify with it (data.task=classification), or take a model such as Llama, Qwen or GPT-2",
+        )
+    options: dict[str, Any] = _source(job.model) | {"use_safetensors": True}
+    keep = () if family is None else family.lm_head + family.head
+    if variant.quantization != "none":
+        four = variant.quantization == "nf4"
+        options["quantization_config"] = nf4_config(dtype, keep) if four else int8_config(keep)
         options["device_map"] = {"": device}
     # Weights that an optimizer moves in small steps need float32; mixed precision casts them on the way.
     options["dtype"] = torch.float32 if variant.adapter is None else dtype
+    options["attn_implementation"] = attention(job, dtype, device)
     if job.zero_stage == 3:
         # Loaded in parts on every rank by the Trainer's DeepSpeed integration.
         options.pop("device_map", None)
+    loader: Any = AutoModelForCausalLM
+    if labels is not None:
+        loader = AutoModelForSequenceClassification
+        options |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+        options["label2id"] = {label: i for i, label in enumerate(labels)}
+        # A head of another number of classes is made anew.
+        options["ignore_mismatched_sizes"] = True
     try:
-        model = AutoModelForCausalLM.from_pretrained(resolve_model(job.model.name), **options)
-    except (OSError, ValueError) as error:
+        model: PreTrainedModel = loader.from_pretrained(resolve_model(job.model.name), **options)
+    except (OSError, ValueError, ImportError) as error:
         raise _explain(job.model, error) from error
     model.config.use_cache = False
     return model
 
 
-def lora_config(job: Job, model_type: str) -> LoraConfig:
-    """The LoRA adapter that a job describes."""
+def lora_config(job: Job, model_type: str, *, classifier: bool = False) -> LoraConfig:
+    """The LoRA adapter that a job describes; a classifier's head is trained and saved whole beside it."""
     from peft import LoraConfig, TaskType
 
+    family = FAMILIES.get(model_type)
     return LoraConfig(
         r=job.lora.r,
         lora_alpha=job.lora.lora_alpha,
         lora_dropout=job.lora.lora_dropout,
         target_modules=target_modules(job.lora, model_type),
-        task_type=TaskType.CAUSAL_LM,
+        # GPT-2's weights are stored the other way round.
+        fan_in_fan_out=model_type == "gpt2",
+        task_type=TaskType.SEQ_CLS if classifier else TaskType.CAUSAL_LM,
+        modules_to_save=list(family.head) if classifier and family is not None else None,
     )
 
 
-def with_adapter(model: PreTrainedModel, job: Job) -> Any:
+def with_adapter(model: PreTrainedModel, job: Job, *, classifier: bool = False) -> Any:
     """Put the variant's adapter on the base; the base as it is when all weights are trained.
 
     Raises:
@@ -138,12 +214,21 @@ def with_adapter(model: PreTrainedModel, job: Job) -> Any:
             model.enable_input_require_grads()
         return model
     from peft import get_peft_model, prepare_model_for_kbit_training
+    from torch import nn
 
+    if job.lora.target_modules is None:
+        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
+        warn_of_unknown(linear, model.config.model_type)
     if variant.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=job.training.gradient_checkpointing)
     elif job.training.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        return get_peft_model(model, lora_config(job, model.config.model_type))
+        tuned = get_peft_model(model, lora_config(job, model.config.model_type, classifier=classifier))
     except ValueError as error:
         raise ConfigError(f"no adapter could be put on the model: {error}", where="lora.target_modules") from error
+    for parameter in tuned.parameters():
+        # PEFT does so for the adapter's own weights, and not for a head that is trained whole.
+        if parameter.requires_grad and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.float()
+    return tuned

@@ -31,9 +31,7 @@ def _data(job: Job) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if job.data.streaming:
         if job.training.max_steps is None:
-            found.append(
-                ("data.streaming", "a stream has no length: training.max_steps must say when to stop")
-            )
+            found.append(("data.streaming", "a stream has no length: training.max_steps must say when to stop"))
         if job.evaluation.enabled and job.data.validation is None:
             found.append(("data.streaming", "nothing can be split off a stream: name a set in data.validation"))
         if job.data.mix:

@@ -79,8 +79,11 @@ def draw(paths: RunPaths) -> None:
     evaluation = [(s, float(m["validation/loss"])) for s, m in validations if "validation/loss" in m]
     guarded(plot_training_loss)(losses, evaluation, paths.root / "training_loss.png")
     history: dict[str, list[tuple[int, float]]] = {"train_loss": losses, "eval_loss": evaluation}
-    history["eval_perplexity"] = [(s, math.exp(v)) for s, v in evaluation if v < 50]
-    for name in ("bleu", "rougeL", "meteor"):
+    if not any("validation/f1_macro" in m for _, m in validations):
+        # A classifier's loss is over labels, not tokens.
+        history["eval_perplexity"] = [(s, math.exp(v)) for s, v in evaluation if v < 50]
+    drawn = ("bleu", "rougeL", "meteor", "em", "f1", "accuracy", "f1_macro", "avg_f1")
+    for name in drawn:
         key = f"validation/{name}"
         history[key] = [(s, float(m[key])) for s, m in validations if key in m]
     history = {k: v for k, v in history.items() if v}

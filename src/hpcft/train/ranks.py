@@ -1,4 +1,4 @@
-"""Which rank this process is, on which device, and its process group."""
+"""Which rank this process is, and its process group."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from hpcft.errors import ConfigError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -47,48 +45,6 @@ def read_rank(environ: MutableMapping[str, str]) -> Rank:
             rank, local, world = (int(environ[name]) for name in names)
             return Rank(rank, local, world)
     return Rank()
-
-
-def choose_device(accelerator: Literal["auto", "cuda", "cpu"], scheduler: str, rank: Rank) -> torch.device:
-    """The device of this rank.
-
-    Args:
-        accelerator: what the job or its profile asks for. `auto` means CUDA under Slurm, where a day on the CPU
-            instead would be noticed by nobody, and the best there is (CUDA, MPS, CPU) elsewhere.
-        scheduler: `slurm` or `local`.
-        rank: this process.
-
-    Raises:
-        ConfigError: a GPU was asked for and none is visible, or fewer than ranks.
-    """
-    import torch
-
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        visible = torch.cuda.device_count()
-        # One GPU visible to each task is how some sites bind them.
-        index = 0 if visible == 1 else rank.local_rank
-        if index >= visible:
-            raise ConfigError(
-                f"rank {rank.local_rank} of this node has no GPU: {visible} are visible",
-                where="resources.gpus_per_node",
-            )
-        torch.cuda.set_device(index)
-        return torch.device("cuda", index)
-    if accelerator == "cuda" or scheduler == "slurm":
-        built = torch.version.cuda
-        cause = f"torch is built for CUDA {built}" if built else "this torch is built without CUDA"
-        raise ConfigError(
-            f"the job asked for a GPU and {socket.gethostname()} shows none to it "
-            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}; {cause})",
-            where="resources.accelerator",
-            hint="ask for GPUs in the profile, check the node with nvidia-smi, or mean it: "
-            "--set resources.accelerator=cpu",
-        )
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def join(rank: Rank, device: torch.device, *, deepspeed: bool) -> None:

@@ -9,19 +9,17 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, TrainingArguments
+from transformers import PretrainedConfig
 
-from hpcft.data.encode import Collator, encode
-from hpcft.data.split import Dataset, load
 from hpcft.measure.flops import StepFlops, training_flops
 from hpcft.measure.memory import folder_size_gb, over_ranks, peak_gb, reset_peak
 from hpcft.models.counts import ParameterCount, count_parameters
 from hpcft.models.load import (
-    compute_dtype,
+    check_vocabulary,
     load_base,
+    load_config,
     load_tokenizer,
     lora_config,
-    resolve_model,
     with_adapter,
 )
 from hpcft.runs.paths import RunPaths
@@ -30,13 +28,14 @@ from hpcft.spec.build import flat
 from hpcft.spec.job import Job
 from hpcft.spec.variants import VARIANTS
 from hpcft.train import finish
+from hpcft.train.arguments import training_arguments, uses_liger
 from hpcft.train.checkpoint import copy_model, newest, remove_partial
-from hpcft.train.deepspeed_config import deepspeed_config
+from hpcft.train.feed import Feed, feed
 from hpcft.train.ranks import Rank, barrier, world_size
 from hpcft.train.recorder import Recorder
 from hpcft.train.stop import StopRequest
 from hpcft.train.trainer import FineTuner, Progress
-from hpcft.train.validate import GenerationValidator
+from hpcft.train.validate import GenerationValidator, LabelValidator, Validator
 
 log = logging.getLogger(__name__)
 
@@ -82,32 +81,26 @@ def train(context: Context) -> dict[str, Any]:
     context.say("starting", f"loading the model {job.model.name}")
     # One rank makes or fetches what all of them then read.
     if rank.is_first:
-        load_tokenizer(job.model)
+        load_config(job.model), load_tokenizer(job.model)
     barrier()
+    config = load_config(job.model)
     tokenizer = load_tokenizer(job.model)
-    data = load(job.data, job.training.seed)
-    encoded = encode(data.train, tokenizer, data.prompt, job.data.max_length)
-    context.say("starting", encoded.report.message())
-    validation = encode(data.validation_pairs, tokenizer, data.prompt, job.data.max_length)
-    flops = _flops(job) if rank.is_first else None
+    check_vocabulary(tokenizer, config, job.model.name)
+    fed = feed(job, tokenizer, config)
+    if fed.report is not None:
+        context.say("starting", fed.report.message())
+    flops = _flops(job, config, len(fed.data.labels) or None) if rank.is_first else None
 
-    arguments = training_arguments(context, resumed=resume is not None)
+    arguments = training_arguments(job, paths.checkpoints, context.device, resumed=resume is not None)
     transformers.set_seed(job.training.seed)
-    model = with_adapter(load_base(job, context.device), job)
+    labels = fed.data.labels or None
+    model = with_adapter(load_base(job, context.device, labels), job, classifier=labels is not None)
+    if labels is not None:
+        # A decoder's head reads the last token that is no padding.
+        model.config.pad_token_id = tokenizer.pad_token_id
     counts = count_parameters(model)
     reset_peak(context.device)
-    validator = None
-    if job.evaluation.enabled:
-        validator = GenerationValidator(
-            examples=data.validation,
-            tokenizer=tokenizer,
-            prompt=data.prompt,
-            rank=rank,
-            batch_size=job.training.per_device_eval_batch_size,
-            max_new_tokens=job.evaluation.max_new_tokens,
-            max_length=job.data.max_length,
-            synced=job.zero_stage == 3,
-        )
+    validator = _validator(context, tokenizer, fed) if job.evaluation.enabled else None
     trainer = FineTuner(
         rank=rank,
         paths=paths,
@@ -118,72 +111,46 @@ def train(context: Context) -> dict[str, Any]:
         attempt=context.attempt,
         progress=Progress.from_dict(resume[1].totals) if resume else Progress(),
         validate=validator,
+        eval_collator=fed.eval_collator,
         model=model,
         args=arguments,
-        train_dataset=encoded.rows,
-        eval_dataset=validation.rows if job.evaluation.enabled else None,
-        data_collator=Collator(tokenizer.pad_token_id),
+        train_dataset=fed.train,
+        eval_dataset=fed.validation if job.evaluation.enabled else None,
+        data_collator=fed.train_collator,
         processing_class=tokenizer,
     )
-    _begin(context, counts, data, asdict(encoded.report), resume[1].step if resume else 0)
+    _begin(context, counts, fed, str(model.config._attn_implementation), resume[1].step if resume else 0)
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     return _finish(context, trainer, counts, flops, validator)
 
 
-def training_arguments(context: Context, *, resumed: bool) -> TrainingArguments:
-    """The Trainer's arguments. Making them starts DeepSpeed's integration, so this comes before the model."""
-    job, t = context.job, context.job.training
-    dtype = compute_dtype(job, context.device)
-    stage = job.zero_stage
-    validated = job.evaluation.enabled
-    return TrainingArguments(
-        output_dir=str(context.paths.checkpoints),
-        max_steps=t.max_steps if t.max_steps is not None else -1,
-        num_train_epochs=t.num_train_epochs or 1,
-        per_device_train_batch_size=t.per_device_train_batch_size,
-        per_device_eval_batch_size=t.per_device_eval_batch_size,
-        gradient_accumulation_steps=t.gradient_accumulation_steps,
-        gradient_checkpointing=t.gradient_checkpointing,
-        learning_rate=t.learning_rate,
-        lr_scheduler_type=t.lr_scheduler_type,
-        warmup_steps=t.warmup_steps,
-        weight_decay=t.weight_decay,
-        max_grad_norm=t.max_grad_norm,
-        optim=t.optim,
-        seed=t.seed,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        use_cpu=context.device.type == "cpu",
-        deepspeed=None if stage is None else deepspeed_config(stage, str(dtype).removeprefix("torch.")),
-        eval_strategy="epoch" if validated else "no",
-        eval_on_start=validated and job.evaluation.before and not resumed,
-        save_strategy="epoch" if validated else "no",
-        save_total_limit=2,
-        metric_for_best_model="eval_loss" if validated else None,
-        greater_is_better=False if validated else None,
-        prediction_loss_only=True,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to=[],
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_num_workers=t.dataloader_num_workers,
-        dataloader_pin_memory=context.device.type == "cuda",
+def _validator(context: Context, tokenizer: Any, fed: Feed) -> Validator:
+    job = context.job
+    common: dict[str, Any] = {
+        "data": fed.data,
+        "tokenizer": tokenizer,
+        "rank": context.rank,
+        "batch_size": job.training.per_device_eval_batch_size,
+        "max_length": job.data.max_length,
+    }
+    if fed.data.task == "classification":
+        return LabelValidator(collate=fed.eval_collator, **common)
+    return GenerationValidator(
+        prompt=fed.data.prompt,
+        max_new_tokens=job.evaluation.max_new_tokens,
+        synced=job.zero_stage == 3,
+        **common,
     )
 
 
-def _flops(job: Job) -> StepFlops | None:
-    config = AutoConfig.from_pretrained(
-        resolve_model(job.model.name),
-        revision=job.model.revision or "main",
-        trust_remote_code=job.model.trust_remote_code,
-    )
+def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> StepFlops | None:
     full = VARIANTS[job.variant].adapter is None
-    adapter = None if full else lora_config(job, config.model_type)
+    adapter = None if full else lora_config(job, config.model_type, classifier=num_labels is not None)
     try:
-        return training_flops(config, adapter, gradient_checkpointing=job.training.gradient_checkpointing)
+        return training_flops(
+            config, adapter, gradient_checkpointing=job.training.gradient_checkpointing, num_labels=num_labels
+        )
     except Exception as error:
         # Code of any architecture runs here on tensors without numbers, and may not stand it. The figure is then
         # absent, which is no reason to stop the job.
@@ -207,7 +174,7 @@ def wandb_config(job: Job, world_size: int) -> dict[str, Any]:
     }
 
 
-def _begin(context: Context, counts: ParameterCount, data: Dataset, report: dict[str, Any], resume_step: int) -> None:
+def _begin(context: Context, counts: ParameterCount, fed: Feed, attention: str, resume_step: int) -> None:
     if context.recorder is None:
         return
     context.recorder.event(
@@ -218,7 +185,10 @@ def _begin(context: Context, counts: ParameterCount, data: Dataset, report: dict
         zero_stage=context.job.zero_stage,
         device=str(context.device),
         parameters={"total": counts.total, "trainable": counts.trainable},
-        data={"sha256": data.sha256, **report},
+        data={"sha256": fed.data.sha256, "task": fed.data.task, **(asdict(fed.report) if fed.report else {})},
+        packing=fed.packing,
+        attention=attention,
+        liger=uses_liger(context.job, context.device),
     )
     if resume_step:
         log.info("going on from step %d", resume_step)
@@ -229,7 +199,7 @@ def _finish(
     trainer: FineTuner,
     counts: ParameterCount,
     flops: StepFlops | None,
-    validator: GenerationValidator | None,
+    validator: Validator | None,
 ) -> dict[str, Any]:
     paths, state = context.paths, trainer.state
     context.say("finishing", "keeping the model")
@@ -256,12 +226,14 @@ def _finish(
         metrics |= {f"base/{k.replace('/', '_', 1)}": v for k, v in before.items() if k.startswith("validation/")}
         _keep_predictions(paths, kept)
         metrics |= {f"final/{k.replace('/', '_', 1)}": v for k, v in scores.items() if k.startswith("validation/")}
+        if "validation/avg_f1" in scores:
+            metrics["final/avg_f1"] = metrics.pop("final/validation_avg_f1")
         evaluation = {
             k.removeprefix("validation/"): v
             for k, v in scores.items()
             if k not in ("epoch", "validation/loss", "validation/seconds", "validation/f1_score")
         }
-        evaluation["provenance"] = {"step": kept, "f1_score": "ROUGE-L F1", **validator.provenance}
+        evaluation["provenance"] = {"step": kept, **validator.provenance}
     finish.write_results(paths, flat(context.job), metrics, evaluation)
     context.recorder.summary(metrics)
     finish.draw(paths)

@@ -1,5 +1,5 @@
 """The Hugging Face Trainer with what this tool adds: counters of the work really done, a stop that every rank
-agrees on, validation by generation, and checkpoints that are marked when they are whole."""
+agrees on, validation, and checkpoints that are marked when they are whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpcft.train.checkpoint import Marker, mark_complete
 from hpcft.train.ranks import Rank, barrier, from_first, sum_over_ranks
 from hpcft.train.recorder import Recorder
 from hpcft.train.stop import Stopped, StopRequest
-from hpcft.train.validate import GenerationValidator
+from hpcft.train.validate import Validator, headline
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,32 @@ class Progress:
         return cls(Totals(**raw.get("run", {})), Totals(**raw.get("epoch", {})))
 
 
+def _count(inputs: Any) -> torch.Tensor:
+    """Tokens, tokens with padding, squares of the sequences' lengths, and sequences of a batch, shape (4,).
+
+    Rows laid end to end have no mask: their positions say where each begins, and its own length is what its attention
+    costs.
+    """
+    ids = inputs["input_ids"]
+    dtype = torch.float32 if ids.device.type == "mps" else torch.float64
+    if "position_ids" in inputs:
+        positions = inputs["position_ids"].to(dtype)
+        rows = (positions == 0).sum().to(dtype)
+        total = torch.full_like(rows, ids.numel())
+        # The odd numbers up to 2n - 1 add up to n², so no row's length has to be brought to the host.
+        return torch.stack([total, total, (2 * positions + 1).sum(), rows])
+    batch, length = ids.shape
+    shape = torch.tensor([batch * length, batch * length * length, batch], dtype=dtype)
+    return torch.cat([inputs["attention_mask"].sum().to(dtype)[None], shape.to(ids.device, non_blocking=True)])
+
+
 class FineTuner(Trainer):
     """The trainer of all jobs.
 
     Args:
         validate: called on every rank after each epoch's evaluation loss; gives `validation/*` figures.
+        eval_collator: of the evaluation loss, whose batches are padded: the Trainer weights a batch's loss by its
+            rows, and rows laid end to end would count as one.
         progress: counters to go on from.
         others: the Hugging Face Trainer's.
     """
@@ -83,7 +104,8 @@ class FineTuner(Trainer):
         zero_stage: int | None,
         attempt: int,
         progress: Progress,
-        validate: GenerationValidator | None,
+        validate: Validator | None,
+        eval_collator: Any,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -95,6 +117,7 @@ class FineTuner(Trainer):
         self.progress = progress
         self.last = Totals()
         self._validate = validate
+        self._eval_collator = eval_collator
         self._counts = torch.zeros(4, dtype=torch.float64)
         self._paused_s = 0.0
         self._step_began = time.monotonic()
@@ -105,16 +128,19 @@ class FineTuner(Trainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch, counted. Counts stay on the device and are read once an optimizer step."""
-        mask = inputs["attention_mask"]
-        batch, length = mask.shape
-        if self._counts.device != mask.device:
-            dtype = torch.float32 if mask.device.type == "mps" else torch.float64
-            self._counts = self._counts.to(device=mask.device, dtype=dtype)
-        self._counts[0] += mask.sum()
-        self._counts[1:] += torch.tensor([batch * length, batch * length * length, batch], dtype=self._counts.dtype).to(
-            mask.device, non_blocking=True
-        )
+        counted = _count(inputs)
+        if self._counts.device != counted.device:
+            self._counts = self._counts.to(counted)
+        self._counts += counted
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The Trainer's, with the collator of the evaluation."""
+        training, self.data_collator = self.data_collator, self._eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
     def take_counts(self, extra: list[float]) -> tuple[Totals, list[float]]:
         """Counts since the last call, over all ranks, and the sums of some further figures, in one collective."""
@@ -139,7 +165,7 @@ class FineTuner(Trainer):
             self.recorder.step(self.state.global_step, self.state.max_steps, metrics)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluation loss, then validation by generation; neither counts as training time."""
+        """Evaluation loss, then the answers' scores; neither counts as training time."""
         began = time.monotonic()
         step = self.state.global_step
         if self.recorder is not None:
@@ -152,7 +178,7 @@ class FineTuner(Trainer):
         if self.recorder is not None:
             self.recorder.metrics("validation", step, found)
             if "validation/f1_score" in found:
-                log.info("Epoch %g: Val F1: %.4f (ROUGE-L)", found["epoch"], found["validation/f1_score"])
+                log.info("Epoch %g: %s", found["epoch"], headline(found))
             if self._validate is not None:
                 folder = self.paths.attempt(self.attempt)
                 self._validate.write_predictions(folder / f"predictions-{step}.jsonl")

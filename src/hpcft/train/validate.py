@@ -1,115 +1,194 @@
-"""Validation by generation: the model answers the validation inputs, greedily, and the answers are scored."""
+"""Validation: the model answers the validation inputs, and the answers are scored by the rules of their task."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hpcft.data.encode import encode_prompt, pad_left
+from hpcft.data.collate import pad_left
+from hpcft.data.encode import encode_input, encode_prompt
 from hpcft.data.prompts import Prompt
-from hpcft.measure.scores import generation_scores
+from hpcft.measure.scores import Scores, classification_scores, generation_scores, qa_scores
 from hpcft.runs.files import write_atomic
 from hpcft.train.ranks import Rank, from_all, from_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from hpcft.data.split import Example
+    from hpcft.data.split import Dataset, Example
+
+# The figure that stands as `validation/f1_score`, by task, and what it is in words.
+F1_OF = {
+    "generation": ("rougeL", "ROUGE-L F1"),
+    "qa": ("f1", "token F1, best accepted answer"),
+    "classification": ("f1_macro", "macro F1"),
+}
+_ACCURACY_OF = {"qa": "em", "classification": "accuracy"}
+
+
+def headline(metrics: dict[str, float]) -> str:
+    """The scores of a validation in one line of a log."""
+    named = (("Val Acc", "validation/accuracy"), ("Val F1", "validation/f1_score"))
+    return ", ".join(f"{label}: {metrics[key]:.4f}" for label, key in named if key in metrics)
 
 
 @dataclass
-class GenerationValidator:
-    """Generates for each validation input once and scores against all its references.
+class Validator(ABC):
+    """Answers each validation input once and scores the answers. The inputs are divided over the ranks.
 
-    The inputs are divided over the ranks. Every rank runs the same number of batches, since with ZeRO-3 each
-    forward gathers weights from all of them.
+    Every rank runs the same number of batches, since with ZeRO-3 each forward gathers weights from all of them.
 
     Attributes:
-        examples: distinct inputs with their references.
-        max_new_tokens: longest answer.
-        max_length: tokens that prompt and target had in training; the prompt is cut the same way.
-        predictions: of the last call, in the order of `examples`; on every rank.
+        data: with the distinct inputs and their references.
+        max_length: tokens that a row had in training; inputs are cut the same way.
+        predictions: of the last call, in the order of `data.validation`; on every rank.
         provenance: library versions and settings of the scores.
     """
 
-    examples: Sequence[Example]
+    data: Dataset
     tokenizer: PreTrainedTokenizerBase
-    prompt: Prompt
     rank: Rank
     batch_size: int
-    max_new_tokens: int
     max_length: int
-    synced: bool
-    predictions: list[str] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    predictions: list[str] = field(default_factory=list, init=False)
+    provenance: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Generate and score.
+        """Answer and score.
 
         Returns:
-            `validation/bleu` … on 0 to 1, on every rank, and `validation/f1_score`, which for generation is the
-            F1 of ROUGE-L.
+            `validation/*` on 0 to 1, on every rank: the task's scores, `validation/f1_score` (what it is stands in
+            `F1_OF`), and for a mix of sets each one's `validation/<set>/f1_score` and their mean,
+            `validation/avg_f1`.
         """
-        self.predictions = self._generate(model)
-        scores: dict[str, float] = {}
-        if self.rank.is_first:
-            result = generation_scores(self.predictions, [list(e.references) for e in self.examples])
-            self.provenance = dict(result.provenance)
-            scores = {f"validation/{name}": float(value) for name, value in result.scores.items()}
-            scores["validation/f1_score"] = scores["validation/rougeL"]
-        return from_first(scores)
+        self.predictions = self._divided(model)
+        return from_first(self._scored() if self.rank.is_first else {})
 
     def write_predictions(self, path: Path) -> None:
         """Keep inputs, references and the last predictions, one JSON object a line."""
         lines = [
-            json.dumps({"input": e.source, "references": list(e.references), "prediction": p}, ensure_ascii=False)
-            for e, p in zip(self.examples, self.predictions, strict=True)
+            json.dumps(
+                {
+                    "input": e.source,
+                    **({"context": e.context} if e.context else {}),
+                    **({"part": e.part} if e.part else {}),
+                    "references": list(e.references),
+                    "prediction": p,
+                },
+                ensure_ascii=False,
+            )
+            for e, p in zip(self.data.validation, self.predictions, strict=True)
         ]
         write_atomic(path, "".join(line + "\n" for line in lines))
 
+    def _scored(self) -> dict[str, float]:
+        score = _scorer(self.data)
+        examples, task = self.data.validation, self.data.task
+        result = score(self.predictions, examples)
+        self.provenance = dict(result.provenance) | {"f1_score": F1_OF[task][1]}
+        scores = {f"validation/{name}": float(value) for name, value in result.scores.items()}
+        scores["validation/f1_score"] = scores[f"validation/{F1_OF[task][0]}"]
+        if task in _ACCURACY_OF:
+            scores["validation/accuracy"] = scores[f"validation/{_ACCURACY_OF[task]}"]
+        parts: list[float] = []
+        for part in self.data.parts:
+            mine = [i for i, e in enumerate(examples) if e.part == part]
+            if mine:
+                own = score([self.predictions[i] for i in mine], [examples[i] for i in mine])
+                parts.append(float(own.scores[F1_OF[task][0]]))
+                scores[f"validation/{part}/f1_score"] = parts[-1]
+        if parts:
+            scores["validation/avg_f1"] = sum(parts) / len(parts)
+        return scores
+
     @torch.no_grad()
-    def _generate(self, model: Any) -> list[str]:
-        world = self.rank.world_size
-        mine = list(range(self.rank.rank, len(self.examples), world))
-        share = -(-len(self.examples) // world)
+    def _divided(self, model: Any) -> list[str]:
+        examples, world = self.data.validation, self.rank.world_size
+        mine = list(range(self.rank.rank, len(examples), world))
+        share = -(-len(examples) // world)
         # A rank with fewer inputs answers its last one again, and the answer is dropped.
         padded = mine + [mine[-1] if mine else 0] * (share - len(mine))
-        encoded = {
-            i: encode_prompt(self.tokenizer, self.prompt, self.examples[i].source, self.max_length) for i in set(padded)
-        }
-        padded.sort(key=lambda i: len(encoded[i]))
+        encoded = {i: self._encode(examples[i]) for i in set(padded)}
+        padded.sort(key=lambda i: len(encoded[i]["input_ids"]))
         was_training = model.training
         model.eval()
         answers: dict[int, str] = {}
         try:
             for start in range(0, len(padded), self.batch_size):
                 chunk = padded[start : start + self.batch_size]
-                batch = pad_left([encoded[i] for i in chunk], self.tokenizer.pad_token_id)
-                device = next(model.parameters()).device
-                batch = {k: v.to(device) for k, v in batch.items()}
-                output = model.generate(
-                    **batch,
-                    do_sample=False,
-                    num_beams=1,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                    max_new_tokens=self.max_new_tokens,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=self.tokenizer.eos_token_id,
-                    use_cache=True,
-                    synced_gpus=self.synced,
-                )
-                new = output[:, batch["input_ids"].shape[1] :]
-                texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-                answers |= {i: text.strip() for i, text in zip(chunk, texts, strict=True)}
+                answers |= zip(chunk, self._answer(model, [encoded[i] for i in chunk]), strict=True)
         finally:
             model.train(was_training)
         everyone = from_all({i: answers[i] for i in mine})
         merged = {i: text for part in everyone for i, text in part.items()}
-        return [merged[i] for i in range(len(self.examples))]
+        return [merged[i] for i in range(len(examples))]
+
+    @abstractmethod
+    def _encode(self, example: Example) -> dict[str, list[int]]:
+        """An input's tokens, `input_ids` and what else the model takes."""
+
+    @abstractmethod
+    def _answer(self, model: Any, rows: list[dict[str, list[int]]]) -> list[str]:
+        """The answers to a batch."""
+
+
+@dataclass
+class GenerationValidator(Validator):
+    """Greedy generation behind prompts that are padded on the left."""
+
+    prompt: Prompt
+    max_new_tokens: int
+    synced: bool
+
+    def _encode(self, example: Example) -> dict[str, list[int]]:
+        return {"input_ids": encode_prompt(self.tokenizer, self.prompt, example, self.max_length)}
+
+    def _answer(self, model: Any, rows: list[dict[str, list[int]]]) -> list[str]:
+        device = next(model.parameters()).device
+        batch = pad_left([row["input_ids"] for row in rows], self.tokenizer.pad_token_id)
+        batch = {k: v.to(device) for k, v in batch.items()}
+        output = model.generate(
+            **batch,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            use_cache=True,
+            synced_gpus=self.synced,
+        )
+        new = output[:, batch["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+@dataclass
+class LabelValidator(Validator):
+    """A classifier's most likely label."""
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+
+    def _encode(self, example: Example) -> dict[str, list[int]]:
+        return encode_input(self.tokenizer, example, self.max_length)
+
+    def _answer(self, model: Any, rows: list[dict[str, list[int]]]) -> list[str]:
+        device = next(model.parameters()).device
+        batch = {k: v.to(device) for k, v in self.collate([{**row, "labels": 0} for row in rows]).items()}
+        del batch["labels"]
+        best = model(**batch).logits.argmax(dim=-1).tolist()
+        return [self.data.labels[i] for i in best]
+
+
+def _scorer(data: Dataset) -> Callable[[Sequence[str], Sequence[Example]], Scores]:
+    if data.task == "classification":
+        return lambda found, examples: classification_scores(found, [e.references[0] for e in examples], data.labels)
+    rules = qa_scores if data.task == "qa" else generation_scores
+    return lambda found, examples: rules(found, [list(e.references) for e in examples])

@@ -1,4 +1,4 @@
-"""Base weights in 4 bits (NF4 with double quantisation), through bitsandbytes."""
+"""Base weights in 4 bits (NF4 with double quantisation) and in 8, through bitsandbytes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ def fence_cpu_repacking() -> None:
     modules.has_avx512bf16 = lambda: False
 
 
-def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """QLoRA's weights (Dettmers et al. 2023): NF4, quantisation constants quantised again."""
+def nf4_config(compute_dtype: torch.dtype, keep: tuple[str, ...] = ()) -> BitsAndBytesConfig:
+    """QLoRA's weights (Dettmers et al. 2023): NF4, quantisation constants quantised again.
+
+    Args:
+        compute_dtype: of the products.
+        keep: modules that stay as they are, such as a head that is trained.
+    """
     from transformers import BitsAndBytesConfig
 
     fence_cpu_repacking()
@@ -33,4 +38,16 @@ def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=compute_dtype,
         # ZeRO-3 partitions parameters of the compute type only; a byte tensor would stay whole on every rank.
         bnb_4bit_quant_storage=compute_dtype,
+        llm_int8_skip_modules=list(keep) or None,
     )
+
+
+def int8_config(keep: tuple[str, ...] = ()) -> BitsAndBytesConfig:
+    """Weights in 8 bits with outlier features in 16 (Dettmers et al. 2022).
+
+    Args:
+        keep: modules that stay as they are.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep) or None)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hpcft.models.counts import count_parameters
-from hpcft.models.nf4 import nf4_config
+from hpcft.models.quantization import nf4_config
 from hpcft.models.quickstart import build_model
 
 

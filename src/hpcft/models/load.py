@@ -159,7 +159,8 @@ def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = Non
             hint="classify with it (data.task=classification), or take a model such as Llama, Qwen or GPT-2",
         )
     options: dict[str, Any] = _source(job.model) | {"use_safetensors": True}
-    keep = () if family is None else family.lm_head + family.head
+    # A checkpoint may lack the head and the pooler; what is made anew cannot be quantised on loading.
+    keep = () if family is None else (*family.lm_head, *family.head, "pooler")
     if variant.quantization != "none":
         four = variant.quantization == "nf4"
         options["quantization_config"] = nf4_config(dtype, keep) if four else int8_config(keep)

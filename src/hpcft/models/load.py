@@ -160,7 +160,7 @@ def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = Non
         )
     options: dict[str, Any] = _source(job.model) | {"use_safetensors": True}
     # A checkpoint may lack the head and the pooler; what is made anew cannot be quantised on loading.
-    keep = () if family is None else (*family.lm_head, *family.head, "pooler")
+    keep = () if family is None else (*family.lm_head, *family.head, "pooler", "pooler.dense")
     if variant.quantization != "none":
         four = variant.quantization == "nf4"
         options["quantization_config"] = nf4_config(dtype, keep) if four else int8_config(keep)

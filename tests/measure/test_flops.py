@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from support.tiny_models import config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
+from hpcft.measure import flops
 from hpcft.measure.flops import StepFlops, analytic_forward_flops, forward_flops, training_flops
 
 
@@ -133,9 +135,30 @@ def test_te4_of_a_mixture_the_experts_that_a_token_meets_are_counted() -> None:
     assert training_flops(config, None).linear == 3 * forward.linear
 
 
-def test_a_model_that_does_not_follow_the_two_terms_has_no_figure() -> None:
+def test_a_model_that_does_not_follow_the_terms_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flops, "_count", lambda model, length, backward: length**3)
     with pytest.raises(ArithmeticError, match="not linear plus quadratic"):
-        training_flops(llama(8), PromptTuningConfig(num_virtual_tokens=10, task_type="CAUSAL_LM"))
+        forward_flops(llama(4))
+
+
+def test_tokens_that_prompt_tuning_adds_are_counted_once_a_sequence() -> None:
+    prompt = PromptTuningConfig(num_virtual_tokens=10, task_type="CAUSAL_LM")
+    frozen = training_flops(llama(8), prompt)
+    assert frozen.constant > 0
+    assert frozen.total(50, 2500, 1) == frozen.of(1, 50)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_g23_an_encoder_s_flops_are_those_of_its_products(family: str) -> None:
+    """Per layer four projections of h², two of h · inner, and two attention products; once a row pooler and head.
+    Backward costs twice the forward."""
+    h, inner, layers, labels = 32, 64, 2, 3
+    expected = StepFlops(
+        linear=3 * 2 * layers * (4 * h * h + 2 * h * inner),
+        quadratic=3 * 2 * layers * 2 * h,
+        constant=3 * 2 * (h * h + h * labels),
+    )
+    assert training_flops(config(family), None, num_labels=labels) == expected
 
 
 def test_gradient_checkpointing_costs_about_one_more_forward() -> None:

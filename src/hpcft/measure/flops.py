@@ -13,32 +13,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hpcft.models.groups import FAMILIES
+
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PretrainedConfig
 
-_SHORT, _LONG, _CHECK = 64, 128, 192
+_STEP = 64
 
 
 @dataclass(frozen=True)
 class StepFlops:
-    """FLOPs of one sequence of length s: `linear`·s + `quadratic`·s²."""
+    """FLOPs of one sequence of length s: `constant` + `linear`·s + `quadratic`·s². The constant is what a classifier
+    does once a sequence."""
 
     linear: int
     quadratic: int
+    constant: int = 0
 
     def of(self, batch: int, length: int) -> int:
         """FLOPs of a batch of sequences padded to one length."""
-        return batch * (self.linear * length + self.quadratic * length * length)
+        return batch * (self.constant + self.linear * length + self.quadratic * length * length)
 
-    def total(self, padded_tokens: int, squares: int) -> int:
+    def total(self, padded_tokens: int, squares: int, sequences: int = 0) -> int:
         """FLOPs of any number of batches.
 
         Args:
             padded_tokens: Σ batch · length.
             squares: Σ batch · length².
+            sequences: Σ batch.
         """
-        return self.linear * padded_tokens + self.quadratic * squares
+        return self.constant * sequences + self.linear * padded_tokens + self.quadratic * squares
 
 
 def training_flops(
@@ -57,7 +62,7 @@ def training_flops(
         gradient_checkpointing: counts the second forward that it costs.
 
     Raises:
-        ArithmeticError: the count does not follow the two terms of `StepFlops`, as with state-space layers or prompt
+        ArithmeticError: the count does not follow the terms of `StepFlops`, as with state-space layers or prompt
             tuning. A model that cannot be run on shapes alone raises what it meets there. Either way the figure does
             not exist, which is no reason to stop a job.
     """
@@ -106,19 +111,25 @@ def _twin(config: PretrainedConfig, num_labels: int | None = None) -> Any:
     loader: Any = AutoModelForCausalLM
     if num_labels is not None:
         loader, plain.num_labels = AutoModelForSequenceClassification, num_labels
-        # Without one, the head of a decoder would look for the last token that is no padding, among no numbers.
-        plain.pad_token_id = None
+        if not _reads_only(config):
+            # Without one, a decoder's head does not look for the last token that is no padding, among no numbers.
+            plain.pad_token_id = None
     with torch.device("meta"):
         return loader.from_config(plain, attn_implementation="eager")
 
 
+def _reads_only(config: PretrainedConfig) -> bool:
+    family = FAMILIES.get(config.model_type)
+    return family is not None and not family.generates
+
+
 def _fit(model: Any, *, backward: bool) -> StepFlops:
-    short, long, check = (_count(model, length, backward) for length in (_SHORT, _LONG, _CHECK))
-    # linear·s + quadratic·s² through two points, in whole numbers, and a third one to see that it is so.
-    quadratic, rest = divmod(_SHORT * long - _LONG * short, _SHORT * _LONG * (_LONG - _SHORT))
-    linear, more = divmod(short - quadratic * _SHORT * _SHORT, _SHORT)
-    flops = StepFlops(linear, quadratic)
-    if rest or more or flops.of(1, _CHECK) != check:
+    one, two, three, four = (_count(model, n * _STEP, backward) for n in (1, 2, 3, 4))
+    # A polynomial of the second degree through three points, in whole numbers, and a fourth one to see that it is so.
+    quadratic, rest = divmod(three - 2 * two + one, 2 * _STEP * _STEP)
+    linear, more = divmod(two - one - 3 * _STEP * _STEP * quadratic, _STEP)
+    flops = StepFlops(linear, quadratic, one - linear * _STEP - quadratic * _STEP * _STEP)
+    if rest or more or flops.constant < 0 or flops.of(1, 4 * _STEP) != four:
         raise ArithmeticError("the FLOPs of this model are not linear plus quadratic in the sequence length")
     return flops
 
@@ -132,7 +143,9 @@ def _count(model: Any, length: int, backward: bool) -> int:
     grouped = getattr(torch.ops.aten, "_grouped_mm", None)
     counter = FlopCounterMode(display=False, custom_mapping={grouped: _grouped_mm_flops} if grouped else None)
     with counter:
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        # Some models look into a mask, others look at positions where there is none: at numbers that are not there.
+        mask = None if _reads_only(model.config) else torch.ones_like(ids)
+        output = model(input_ids=ids, attention_mask=mask)
         if backward:
             output.logits.sum().backward()
     model.zero_grad(set_to_none=True)

@@ -269,7 +269,7 @@ def _summary(
         **peak,
     }
     if flops is not None:
-        total = flops.total(int(done.padded_tokens), int(done.squares))
+        total = flops.total(int(done.padded_tokens), int(done.squares), int(done.samples))
         metrics["train/total_training_flops_tflops"] = total / 1e12
         metrics["train/flops_per_step_tflops"] = total / 1e12 / steps
     return metrics

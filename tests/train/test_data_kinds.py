@@ -1,0 +1,138 @@
+"""One whole job of each data kind through the real worker: fed, trained, answered, scored."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny_models import build
+
+from hpcft.data.e2e import make_rows
+from hpcft.runs.run import Run
+
+SHORT = {"num_train_epochs": 2, "gradient_accumulation_steps": 1, "learning_rate": 0.005}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of each kind, made from the venues of the quickstart set."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rows = make_rows(60, 5)
+    with (folder / "classes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("sentence", "label"))
+        writer.writerows((r.ref, "pub" if "eatType[pub]" in r.mr else "other") for r in rows)
+    lines = {
+        "qa.jsonl": [{"question": f"What is in: {r.mr}?", "answer": [r.mr[5:12], r.mr[5:20]]} for r in rows],
+        "chat.jsonl": [
+            {"messages": [{"role": "user", "content": r.mr}, {"role": "assistant", "content": r.ref}]} for r in rows
+        ],
+        "stream.jsonl": [{"mr": r.mr, "ref": r.ref} for r in rows],
+        "held.jsonl": [{"mr": r.mr, "ref": r.ref} for r in make_rows(6, 99)],
+    }
+    for name, content in lines.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    return folder
+
+
+def evaluation(run: Run) -> dict[str, Any]:
+    return json.loads(run.paths.evaluation.read_text())
+
+
+def predictions(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.paths.predictions.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_classification_is_scored_by_accuracy_and_macro_f1(
+    worker: Any, files: Path, tmp_path_factory: pytest.TempPathFactory, family: str
+) -> None:
+    model = build(family, tmp_path_factory.mktemp(family))
+    run = worker.finished(
+        f"classes-{family}",
+        "lora",
+        model={"name": str(model)},
+        data={"dataset": str(files / "classes.csv"), "train_samples": 0, "eval_samples": 20},
+        training={**SHORT, "learning_rate": 0.02},
+    )
+    metrics, scores = run.metrics, evaluation(run)
+    assert 0 <= metrics["final/validation_accuracy"] <= 1
+    assert metrics["final/validation_f1_score"] == scores["f1_macro"]
+    assert scores["provenance"]["f1_score"] == "macro F1"
+    assert {p["prediction"] for p in predictions(run)} <= {"pub", "other"}
+    right = sum(p["prediction"] == p["references"][0] for p in predictions(run))
+    assert right / len(predictions(run)) == metrics["final/validation_accuracy"]
+    saved = load_file(run.paths.final_model / "adapter_model.safetensors")
+    assert any("lora_" not in name for name in saved), "the head is part of what was trained"
+    assert "train/total_training_flops_tflops" in metrics
+
+
+def test_questions_are_scored_by_exact_match_and_token_f1(worker: Any, files: Path) -> None:
+    run = worker.finished("qa", "lora", data={"dataset": str(files / "qa.jsonl")}, training=SHORT)
+    scores = evaluation(run)
+    assert set(scores) >= {"em", "f1", "accuracy", "num_samples", "provenance"}
+    assert run.metrics["final/validation_f1_score"] == scores["f1"]
+    assert all(len(p["references"]) == 2 for p in predictions(run))
+
+
+def test_chats_are_learned_without_a_template_too(worker: Any, files: Path) -> None:
+    run = worker.finished("chat", "lora", data={"dataset": str(files / "chat.jsonl")}, training=SHORT)
+    losses = [e["loss"] for e in run.events("step")]
+    assert losses[-1] < losses[0]
+    assert "bleu" in evaluation(run)
+
+
+def test_e15_a_mix_has_a_score_for_each_set_and_their_mean(worker: Any, files: Path) -> None:
+    mix = [f"one={files / 'stream.jsonl'}", f"two={files / 'held.jsonl'}"]
+    run = worker.finished(
+        "mix", "lora", data={"dataset": "LongRefiner_Combined", "mix": mix, "eval_samples": 4}, training=SHORT
+    )
+    own = [run.metrics[f"final/validation_{name}/f1_score"] for name in ("one", "two")]
+    assert run.metrics["final/avg_f1"] == pytest.approx(sum(own) / 2)
+    assert {p["part"] for p in predictions(run)} == {"one", "two"}
+
+
+def streamed(files: Path) -> dict[str, Any]:
+    return {
+        "data": {"dataset": str(files / "stream.jsonl"), "validation": str(files / "held.jsonl"), "streaming": True},
+        "training": {**SHORT, "num_train_epochs": None, "max_steps": 24, "per_device_train_batch_size": 2},
+    }
+
+
+def test_a_stream_goes_on_with_the_same_rows_after_a_stop(worker: Any, files: Path) -> None:
+    """Bit for bit: the stream is read again, and what was done is skipped."""
+    whole = worker.finished("stream-whole", "lora", **streamed(files))
+    run = worker.make("stream-stopped", "lora", **streamed(files))
+    assert worker.run(run, until=lambda r: len(list(r.events("step"))) >= 5) == 75
+    assert worker.run(run) == 0
+    assert [e["loss"] for e in run.events("step")] == [e["loss"] for e in whole.events("step")]
+    ours, theirs = (load_file(r.paths.final_model / "adapter_model.safetensors") for r in (run, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_full_windows_go_on_after_a_stop(worker: Any) -> None:
+    settings = {
+        "data": {"packing": "full", "train_samples": 0, "max_length": 512},
+        "training": {**SHORT, "num_train_epochs": None, "max_steps": 10, "per_device_train_batch_size": 2},
+    }
+    whole = worker.finished("windows-whole", "qlora", **settings)
+    run = worker.make("windows-stopped", "qlora", **settings)
+    assert worker.run(run, until=lambda r: len(list(r.events("step"))) >= 3) == 75
+    assert worker.run(run) == 0
+    assert [e["loss"] for e in run.events("step")] == [e["loss"] for e in whole.events("step")]
+
+
+def test_a_wrong_number_of_classes_is_named_with_both_numbers(worker: Any, files: Path, tmp_path: Path) -> None:
+    run = worker.make(
+        "five",
+        "lora",
+        model={"name": str(build("bert", tmp_path)), "num_labels": 5},
+        data={"dataset": str(files / "classes.csv")},
+    )
+    assert worker.run(run) == 78
+    assert "the data has 2 classes (other, pub), and model.num_labels says 5" in run.paths.batch_log.read_text()

@@ -6,9 +6,15 @@ import typer
 
 from hpcft.cli.job_options import Request, plan, takes_job
 from hpcft.cli.output import as_json, say
+from hpcft.cli.texts import ending
 from hpcft.spec.build import flat
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="A job's configuration.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    epilog=ending(["hpcft config show --origin", "hpcft config show --preset quickstart --json"], {0: "shown", 2: ""}),
+)
 
 
 @app.callback()
@@ -17,7 +23,10 @@ def _config() -> None:
 
 
 @app.command(
-    epilog="Examples: hpcft config show --preset quickstart --origin; hpcft config show --lr 1e-4 lora.r=16 --json"
+    epilog=ending(
+        ["hpcft config show --preset quickstart --origin", "hpcft config show --lr 1e-4 lora.r=16 --json"],
+        {0: "shown", 2: "", 78: ""},
+    )
 )
 @takes_job
 def show(

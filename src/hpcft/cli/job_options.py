@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from hpcft.cli.complete import clusters, pairs, presets, values
 from hpcft.cluster.profile import Profile, choose_cluster
 from hpcft.errors import UsageError
 from hpcft.spec import assets
@@ -77,7 +78,10 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
             "words",
             list[str] | None,
             typer.Argument(
-                None, metavar="[SPEC.yaml] [KEY=VALUE]…", help="A job file, and values as section.key=value."
+                None,
+                metavar="[SPEC.yaml] [KEY=VALUE]…",
+                help="A job file, and values as section.key=value.",
+                autocompletion=pairs,
             ),
         ),
         _parameter(
@@ -87,6 +91,7 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
                 None,
                 "--preset",
                 metavar="NAME",
+                autocompletion=presets,
                 help=f"A job that comes ready: {', '.join(assets.names('jobs'))}.",
             ),
         ),
@@ -97,6 +102,7 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
                 None,
                 "--cluster",
                 metavar="NAME",
+                autocompletion=clusters,
                 help="Cluster profile; else HPCFT_CLUSTER, the project's, Slurm if it answers, local.",
             ),
         ),
@@ -104,7 +110,11 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
             "pairs",
             list[str] | None,
             typer.Option(
-                None, "--set", metavar="KEY=VALUE", help="Any key of the job: --set lora.r=16; may be repeated."
+                None,
+                "--set",
+                metavar="KEY=VALUE",
+                help="Any key of the job: --set lora.r=16; may be repeated.",
+                autocompletion=pairs,
             ),
         ),
         _parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")),
@@ -117,7 +127,9 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
         default = known[key].get_default(call_default_factory=True)
         text = known[key].description or key
         shown = "" if default is None else f" [{default}]"
-        option = typer.Option(None, *flags, metavar="VALUE", help=f"{text}{shown}", show_default=False)
+        option = typer.Option(
+            None, *flags, metavar="VALUE", help=f"{text}{shown}", show_default=False, autocompletion=values(key)
+        )
         parameters.append(_parameter(name, str | None, option))
     own = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY)

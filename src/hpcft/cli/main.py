@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hpcft import __version__
+from hpcft.cli.texts import EXIT_CODES, ending
 from hpcft.errors import HpcftError
 
 # verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`.
@@ -21,12 +22,12 @@ VERBS = {
     "render": "Write a job's batch script without submitting it.",
     "show": "Show one run: state, scores, costs, files.",
     "config": "Show a job's configuration and where each value comes from.",
+    "completion": "Completion of verbs, options, values and runs for bash, zsh and fish.",
 }
 
-_EXIT_CODES = (
-    "Exit codes: 0 ok, 1 failed, 2 usage, 65 bad data, 69 Slurm or wandb not reachable, 75 try again, "
-    "77 not allowed, 78 bad configuration, 130 interrupted."
-)
+
+# Set by the shell's completion script.
+COMPLETE = "_HPCFT_COMPLETE"
 
 
 class _Verbs(TyperGroup):
@@ -57,9 +58,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Fine-tune language models on a Slurm cluster and know which way is worth its cost.\n\n"
-    "Start with: hpcft submit --variant qlora --preset quickstart --cluster local --wait",
-    epilog=_EXIT_CODES,
+    add_completion=False,
+    help="Fine-tune language models on a Slurm cluster and know which way is worth its cost.",
+    epilog=ending(
+        [
+            "hpcft submit --variant qlora --preset quickstart --cluster local --wait",
+            "hpcft submit --help",
+        ],
+        EXIT_CODES,
+    ),
 )
 
 
@@ -93,6 +100,10 @@ def _hyphens(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Entry point: every error that a user can mend is text and an exit code, never a traceback."""
     os.umask(0o077)
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         app(args=_hyphens(sys.argv[1:]), prog_name="hpcft")
     except HpcftError as error:

@@ -8,13 +8,16 @@ import typer
 
 from hpcft.cli.job_options import Request, plan, takes_job
 from hpcft.cli.output import say
+from hpcft.cli.texts import ending
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(
-    epilog="Examples: hpcft render --preset quickstart --cluster slurm; hpcft render job.yaml --name mine && "
-    "sbatch results/mine/job.sh. Exit codes: 0 written, 65 bad data, 77 not allowed, 78 bad configuration."
+    epilog=ending(
+        ["hpcft render --preset quickstart --cluster slurm", "hpcft render job.yaml --name mine --cluster slurm"],
+        {0: "written", 2: "", 65: "", 77: "", 78: ""},
+    )
 )
 @takes_job
 def render(request: Request) -> None:

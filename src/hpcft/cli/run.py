@@ -8,13 +8,20 @@ import typer
 
 from hpcft.cli.job_options import Request, plan, takes_job
 from hpcft.cli.output import say, table
+from hpcft.cli.texts import ending
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(
-    epilog="Examples: hpcft run --preset quickstart --variant lora; salloc -N2 --gpus-per-node=4 hpcft run job.yaml. "
-    "Exit codes: 0 finished, 1 failed, 65 bad data, 75 stopped (Ctrl-C) with everything saved, 78 bad configuration."
+    epilog=ending(
+        [
+            "hpcft run --preset quickstart --variant lora --max-steps 20",
+            "hpcft run job.yaml --name again --max-steps 5",
+            "salloc -N2 --gpus-per-node=4 hpcft run job.yaml",
+        ],
+        {0: "finished", 1: "", 2: "", 65: "", 75: "stopped by Ctrl-C with everything saved", 78: "", 130: ""},
+    )
 )
 @takes_job
 def run(request: Request) -> None:

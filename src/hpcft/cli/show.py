@@ -7,16 +7,24 @@ from typing import Any
 
 import typer
 
+from hpcft.cli.complete import runs
 from hpcft.cli.output import as_json, table
+from hpcft.cli.texts import ending
 from hpcft.report.summary import file_rows, result_rows
 from hpcft.runs.run import Run, RunState, find_run
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@app.command(epilog="Examples: hpcft show quickstart_qlora_20260101_120000; hpcft show k3f9 --json")
+@app.command(
+    epilog=ending(
+        ["hpcft show first", "hpcft show results/first --json"], {0: "shown", 2: "no such run, or several", 65: ""}
+    )
+)
 def show(
-    run: str = typer.Argument(..., help="Directory, name, run id, job id, or a unique beginning of one."),
+    run: str = typer.Argument(
+        ..., help="Directory, name, run id, job id, or a unique beginning of one.", autocompletion=runs
+    ),
     results: Path = typer.Option(Path("results"), "--results", help="Folder of the run directories."),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:

@@ -6,15 +6,29 @@ import typer
 
 from hpcft.cli.job_options import Plan, Request, plan, takes_job
 from hpcft.cli.output import as_json, say, table
+from hpcft.cli.texts import ending
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(
-    epilog="Examples: hpcft submit --variant qlora --preset quickstart --cluster local --wait; "
-    "hpcft submit --variant lora --model meta-llama/Llama-3.2-1B --dataset pairs.csv --nodes 2 --gpus-per-node 4. "
-    "Exit codes: 0 submitted (with --wait: finished), 65 bad data, 69 Slurm not reachable, 75 stopped and saved, "
-    "77 not allowed, 78 bad configuration or refused by Slurm."
+    epilog=ending(
+        [
+            "hpcft submit --variant qlora --preset quickstart --cluster local --wait",
+            "hpcft submit --variant lora --model quickstart --dataset pairs.csv --nodes 2 --gpus-per-node 4 --dry-run",
+            "hpcft submit job.yaml lora.r=16 --set training.seed=7 --dry-run",
+        ],
+        {
+            0: "submitted; with --wait: finished",
+            1: "with --wait: failed",
+            2: "",
+            65: "",
+            69: "",
+            75: "",
+            77: "",
+            78: "",
+        },
+    )
 )
 @takes_job
 def submit(

@@ -1,0 +1,73 @@
+"""What a shell's completion offers behind a verb. Nothing is loaded but the table of keys, and no cluster is asked."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcft.spec import assets
+from hpcft.spec.keys import fields
+from hpcft.spec.variants import VARIANTS
+
+
+def presets(incomplete: str) -> list[str]:
+    """Names for --preset."""
+    return _starting(assets.names("jobs"), incomplete)
+
+
+def clusters(incomplete: str) -> list[str]:
+    """Names for --cluster."""
+    return _starting(assets.names("hpc"), incomplete)
+
+
+def values(key: str) -> Callable[[str], list[str]]:
+    """Completion of the values that a key can have, where they are few."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _starting(choices(key), incomplete)
+
+    return complete
+
+
+def pairs(incomplete: str) -> list[str]:
+    """`section.key=` and, behind the sign, its values; job files too."""
+    key, sign, value = incomplete.partition("=")
+    if sign:
+        return [f"{key}={v}" for v in _starting(choices(key), value)]
+    files = [str(p) for p in sorted(Path().glob("*.yaml"))]
+    return _starting([f"{name}=" for name in fields()] + files, incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Names of the runs in results/."""
+    folder = Path("results")
+    names = (p.parent.name for p in folder.glob("*/config.yaml")) if folder.is_dir() else ()
+    return _starting(sorted(names), incomplete)
+
+
+def choices(key: str) -> list[str]:
+    """All values of a key that has a fixed set of them; empty of any other."""
+    if key == "variant":
+        return list(VARIANTS)
+    field = fields().get(key)
+    if field is None:
+        return []
+    found: list[str] = []
+    _collect(field.annotation, found)
+    return found
+
+
+def _collect(annotation: Any, found: list[str]) -> None:
+    if annotation is bool:
+        found += ["true", "false"]
+    elif typing.get_origin(annotation) is Literal:
+        found += [str(value) for value in typing.get_args(annotation)]
+    else:
+        for inner in typing.get_args(annotation):
+            _collect(inner, found)
+
+
+def _starting(words: Iterable[str], incomplete: str) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]

@@ -1,0 +1,57 @@
+"""Help: every verb shows examples that run and says what its exit codes mean."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcft.cli.main import VERBS
+from hpcft.cli.texts import EXIT_CODES
+
+Call = Callable[..., Any]
+NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe")}
+COMMANDS = [(verb, *inner) for verb in VERBS for inner in [(), *((i,) for i in NESTED.get(verb, ()))]]
+
+
+def examples(text: str) -> list[str]:
+    block = text.partition("Examples:\n")[2].partition("Exit codes:")[0]
+    return [line.strip() for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_verb_has_two_examples_and_its_exit_codes(hpcft: Call, words: tuple[str, ...]) -> None:
+    text = hpcft(*words, "--help").out
+    shown = examples(text)
+    assert len(shown) >= 2, text
+    assert all("hpcft" in line for line in shown)
+    codes = re.findall(r"^ +(\d+)  \S", text.partition("Exit codes:")[2], re.MULTILINE)
+    assert codes
+    assert codes[0] == "0"
+    assert {int(code) for code in codes} <= set(EXIT_CODES)
+
+
+def dry(words: list[str]) -> list[str]:
+    """The same command without starting a job."""
+    return [*words, "--dry-run"] if words[1] == "submit" and "--dry-run" not in words and len(words) > 3 else words
+
+
+@pytest.mark.parametrize("words", [w for w in COMMANDS if w[0] not in ("run", "cluster", "shell")], ids=" ".join)
+def test_u11_every_example_runs(
+    hpcft: Call, project: Path, monkeypatch: pytest.MonkeyPatch, small_quickstart: Path, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("HPCFT_CACHE", str(small_quickstart))
+    (project / "pairs.csv").write_text("source,target\na,b\nc,d\n")
+    (project / "job.yaml").write_text("model: {name: quickstart}\ndata: {dataset: quickstart}\n")
+    assert hpcft("render", "--preset", "quickstart", "--name", "first", "--cluster", "local").code == 0
+    for line in examples(hpcft(*words, "--help").out):
+        if line.startswith("source "):
+            line = line.removeprefix("source <(").removesuffix(")")
+        command = dry(shlex.split(line))
+        assert command[0] == "hpcft", line
+        result = hpcft(*command[1:])
+        assert result.code == 0, f"{line}\n{result.out}{result.err}"

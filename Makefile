@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
 # which would write addresses into the lock.
 .DEFAULT_GOAL := help
-.PHONY: help sync demo test test-all check lock parallelism bench clean
+.PHONY: help sync demo test test-all check lock reference parallelism bench clean
 BIN := .venv/bin
 export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
@@ -36,6 +36,9 @@ test-all: check ## the tests, the slow drills and matrices too
 lock: ## resolve again, newest versions within the bounds
 	rm -f .venv/.synced uv.lock
 	@sh scripts/setup.sh
+
+reference: sync ## write docs/reference.md
+	$(BIN)/hpcft reference > docs/reference.md
 
 parallelism: sync ## train every cell of docs/parallelism.md, and write it
 	sh tests/slurm/install.sh

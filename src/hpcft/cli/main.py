@@ -23,6 +23,7 @@ VERBS = {
     "show": "Show one run: state, scores, costs, files.",
     "config": "Show a job's configuration and where each value comes from.",
     "completion": "Completion of verbs, options, values and runs for bash, zsh and fish.",
+    "reference": "Print the reference of all verbs, keys and variables, as a page or a man page.",
 }
 
 

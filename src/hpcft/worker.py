@@ -21,6 +21,7 @@ from hpcft.runs.create import begin_attempt
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
+from hpcft.runs.scratch import keep_compiled_parts
 from hpcft.spec.build import build
 from hpcft.spec.job import Job
 from hpcft.spec.layers import yaml_layer
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if paths.done.is_file():
         print(f"{paths.root.name} has finished before; nothing to do", file=sys.stderr)
         return 0
+    keep_compiled_parts(os.environ)
     from hpcft.train.stop import Stopped, StopRequest
 
     stop = StopRequest()

@@ -55,3 +55,13 @@ def test_u11_every_example_runs(
         assert command[0] == "hpcft", line
         result = hpcft(*command[1:])
         assert result.code == 0, f"{line}\n{result.out}{result.err}"
+
+
+def test_help_verb_is_verb_help(hpcft: Call) -> None:
+    assert hpcft("help").out == hpcft("--help").out
+    assert hpcft("help", "config", "show").out == hpcft("config", "show", "--help").out
+    assert hpcft("help", "sumbit").code == 2
+
+
+def test_help_names_the_values_that_can_be_chosen(hpcft: Call) -> None:
+    assert "--variant full|lora|qlora|lora-int8" in hpcft("submit", "--help").out

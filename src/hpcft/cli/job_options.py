@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from hpcft.cli.complete import clusters, pairs, presets, values
+from hpcft.cli.complete import choices, clusters, pairs, presets, values
 from hpcft.cluster.profile import Profile, choose_cluster
 from hpcft.errors import UsageError
 from hpcft.spec import assets
@@ -127,8 +127,9 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
         default = known[key].get_default(call_default_factory=True)
         text = known[key].description or key
         shown = "" if default is None else f" [{default}]"
+        takes = "|".join(choices(key)) or "VALUE"
         option = typer.Option(
-            None, *flags, metavar="VALUE", help=f"{text}{shown}", show_default=False, autocompletion=values(key)
+            None, *flags, metavar=takes, help=f"{text}{shown}", show_default=False, autocompletion=values(key)
         )
         parameters.append(_parameter(name, str | None, option))
     own = [
@@ -173,7 +174,9 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     layers.append(_strongest(request))
     named = merge(layers)[0].get(CLUSTER)
     profile, reason = choose_cluster(request.cluster, named)
-    resources = {f"resources.{key}": value for key, value in (profile.resources | (allocation or {})).items()}
+    gpu_type = merge(layers)[0].get("resources.gpu_type", (profile.resources.get("gpu_type"), ""))[0]
+    own = profile.resources | profile.gpu_types.get(str(gpu_type), {}) | (allocation or {})
+    resources = {f"resources.{key}": value for key, value in own.items()}
     resolved = build([mapping_layer(resources, f"profile {profile.name}"), *layers])
     stem = request.preset or Path(resolved.job.data.dataset).stem
     return Plan(resolved, profile, reason, _stem(stem, resolved.job.variant))

@@ -64,7 +64,7 @@ app = typer.Typer(
     epilog=ending(
         [
             "hpcft submit --variant qlora --preset quickstart --cluster local --wait",
-            "hpcft submit --help",
+            "hpcft help submit",
         ],
         EXIT_CODES,
     ),
@@ -86,8 +86,10 @@ def _root(
         os.environ["HPCFT_DEBUG"] = "1"
 
 
-def _hyphens(arguments: list[str]) -> list[str]:
-    """Options with underscores, as other tools spell them, are the ones with hyphens."""
+def _understood(arguments: list[str]) -> list[str]:
+    """`help VERB` is `VERB --help`; options with underscores, as other tools spell them, are the ones with hyphens."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:], "--help"]
     result = list(arguments)
     for i, argument in enumerate(arguments):
         if argument == "--":
@@ -106,7 +108,7 @@ def main() -> None:
 
         completion_init()
     try:
-        app(args=_hyphens(sys.argv[1:]), prog_name="hpcft")
+        app(args=_understood(sys.argv[1:]), prog_name="hpcft")
     except HpcftError as error:
         if os.environ.get("HPCFT_DEBUG"):
             traceback.print_exc()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
 import typer
 
 from hpcft.cli.complete import choices
+from hpcft.cli.job_options import Request, takes_job
 from hpcft.cli.main import VERBS
 from hpcft.cli.texts import EXIT_CODES, ending
 
@@ -24,6 +25,27 @@ VARIABLES = {
     "WANDB_BASE_URL": "address of a wandb server of your own",
     "HF_HOME, HF_HUB_CACHE": "where models and data sets from the hub are kept",
     "HF_TOKEN_PATH": "file with the hub's token, written by `hf auth login`",
+}
+
+FILES = {
+    "jobs/NAME.yaml": "a preset, for --preset NAME; yours before the one that comes with hpcft",
+    "hpc/NAME.yaml": "a cluster profile, for --cluster NAME; likewise",
+    "hpcft.yaml": "keys of every job in this folder, and `cluster:`",
+    "~/.config/hpcft/config.yaml": "keys of every job of yours, and `cluster:`",
+    "~/.cache/hpcft/": "models that hpcft makes",
+    "results/RUN/config.yaml": "the job, whole; a job file that can be submitted again",
+    "results/RUN/job.sh": "the batch script, on a cluster",
+    "results/RUN/job.log": "what the job printed",
+    "results/RUN/status.json": "state, step and time of the last sign of life",
+    "results/RUN/done.json": "the end marker; where it is, the run has succeeded",
+    "results/RUN/final_model/": "the adapter, or the whole model of variant full",
+    "results/RUN/evaluation_results.json": "scores of the kept model",
+    "results/RUN/predictions.jsonl": "every validation input, its answer, and what was right",
+    "results/RUN/metrics.json": "costs: time, FLOPs, memory, parameters, tokens a second",
+    "results/RUN/checkpoints/": "the best and the last checkpoint",
+    "results/RUN/attempts/N/events.jsonl": "one record for every optimizer step of the Nth attempt",
+    "results/RUN/provenance.json, results/RUN/code/": "machine, versions, commit; the code itself",
+    "results/RUN/wandb/": "wandb's files, for `wandb sync`",
 }
 
 
@@ -58,6 +80,24 @@ def _parameters(command: Any) -> list[tuple[str, str, str]]:
             spelling, takes = takes if takes != "VALUE" else spelling, ""
         rows.append((spelling, takes, (parameter.help or "").strip()))
     return rows
+
+
+def job_options() -> list[tuple[str, str, str]]:
+    """`_parameters` that every verb about a job has."""
+
+    @takes_job
+    def none_of_its_own(request: Request) -> None: ...
+
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command()(none_of_its_own)
+    return _parameters(typer.main.get_command(app))
+
+
+def _own(command: Any) -> tuple[list[tuple[str, str, str]], bool]:
+    """A command's parameters without those about a job, and whether it has these."""
+    rows, shared = _parameters(command), job_options()
+    takes = all(row in rows for row in shared)
+    return ([row for row in rows if row not in shared], True) if takes else (rows, False)
 
 
 def _epilog(command: Any) -> list[str]:
@@ -124,23 +164,36 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
+def _options(rows: list[tuple[str, str, str]]) -> list[str]:
+    return _table(
+        ("option", "meaning"), [(f"`{spelling} {takes}`".replace(" `", "`"), t) for spelling, takes, t in rows]
+    )
+
+
+def _named(head: str, meanings: dict[str, str]) -> list[str]:
+    return _table((head, "meaning"), [(f"`{name}`", text) for name, text in meanings.items()])
+
+
 def page() -> str:
     """The reference in Markdown."""
     lines = ["# Reference", "", "Made by `make reference` from the command line and the job themselves.", ""]
     lines += ["## Verbs", ""]
     for words, command in commands():
-        rows = [(f"`{spelling} {takes}`".replace(" `", "`"), text) for spelling, takes, text in _parameters(command)]
+        own, about_job = _own(command)
         lines += [f"### {words}", "", (command.help or "").strip(), ""]
-        if rows:
-            lines += [*_table(("option", "meaning"), rows), ""]
+        if about_job:
+            lines += ["Takes the [options of a job](#options-of-a-job)" + (", and:" if own else "."), ""]
+        if own:
+            lines += [*_options(own), ""]
         lines += ["```text", *_epilog(command), "```", ""]
+    lines += ["## Options of a job", "", "A default stands in brackets.", "", *_options(job_options()), ""]
     lines += ["## Exit codes", "", *_table(("code", "meaning"), [(str(c), t) for c, t in EXIT_CODES.items()]), ""]
     lines += ["## Keys of a job", ""]
-    rows4 = [(f"`{key}`", values, f"`{d}`" if d else "", text) for key, values, d, text in keys()]
-    lines += [*_table(("key", "values", "default", "meaning"), rows4), ""]
-    lines += ["## Keys of a cluster profile", ""]
-    lines += [*_table(("key", "meaning"), [(f"`{k}`", t) for k, t in profile_keys()]), ""]
-    lines += ["## Environment", "", *_table(("variable", "meaning"), [(f"`{v}`", t) for v, t in VARIABLES.items()]), ""]
+    rows = [(f"`{key}`", values, f"`{d}`" if d else "", text) for key, values, d, text in keys()]
+    lines += [*_table(("key", "values", "default", "meaning"), rows), ""]
+    lines += ["## Keys of a cluster profile", "", *_named("key", dict(profile_keys())), ""]
+    lines += ["## Environment", "", *_named("variable", VARIABLES), ""]
+    lines += ["## Files", "", *_named("file", FILES), ""]
     return "\n".join(lines)
 
 
@@ -155,21 +208,30 @@ def man_page() -> str:
         "VERB [OPTIONS]",
     ]
     for words, command in commands():
+        own, about_job = _own(command)
         lines += [f".SH {_roff(words.upper())}", _roff((command.help or "").strip())]
-        for spelling, takes, text in _parameters(command):
-            lines += [".TP", f"\\fB{_roff(spelling)}\\fR {_roff(takes)}", _roff(text)]
-        lines += [".nf", *map(_roff, _epilog(command)), ".fi"]
+        lines += ["Takes the options of a job, see below."] * about_job
+        lines += _terms(own)
+        lines += [".PP", ".nf", *map(_roff, _epilog(command)), ".fi"]
+    lines += [".SH OPTIONS OF A JOB", *_terms(job_options())]
     lines += [".SH KEYS OF A JOB"]
-    for key, values, default, text in keys():
-        lines += [
-            ".TP",
-            f"\\fB{_roff(key)}\\fR {_roff(values)}" + (f" [{_roff(default)}]" if default else ""),
-            _roff(text),
-        ]
-    lines += [".SH ENVIRONMENT"]
-    for name, text in VARIABLES.items():
-        lines += [".TP", f"\\fB{_roff(name)}\\fR", _roff(text)]
+    lines += _terms((key, values + (f" [{default}]" if default else ""), text) for key, values, default, text in keys())
+    for title, meanings in (
+        ("KEYS OF A CLUSTER PROFILE", dict(profile_keys())),
+        ("ENVIRONMENT", VARIABLES),
+        ("FILES", FILES),
+    ):
+        lines += [f".SH {title}", *_terms((name, "", text) for name, text in meanings.items())]
     return "\n".join(lines) + "\n"
+
+
+def _terms(rows: Iterable[tuple[str, str, str]]) -> list[str]:
+    """(name, what it takes, meaning) as a list of terms."""
+    return [
+        line
+        for name, takes, text in rows
+        for line in (".TP", f"\\fB{_roff(name)}\\fR {_roff(takes)}".rstrip(), _roff(text) or "\\&")
+    ]
 
 
 def _roff(text: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from yaml import BaseLoader, YAMLError, load
+from yaml import BaseLoader, MappingNode, MarkedYAMLError, SafeLoader, YAMLError, compose, load
 
 from hpcft.cluster.slurm import controller_answers
 from hpcft.errors import ConfigError
 from hpcft.spec import assets
+from hpcft.spec.build import build
 from hpcft.spec.identifiers import path_fault
 from hpcft.spec.job import Identifier
+from hpcft.spec.layers import Problem, SpecError, mapping_layer
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # Whole words: TOKENIZERS_PARALLELISM holds no token; and a path to a secret (HF_TOKEN_PATH) is none.
@@ -89,6 +92,15 @@ def _no_secret(values: _Names) -> _Names:
     return values
 
 
+def _srun_options(values: list[str]) -> list[str]:
+    for text in values:
+        if not re.fullmatch(r"--[a-z][a-z-]+(=.*)?", text):
+            raise ValueError(f"{text[:40]!r} is not an option of srun; write --name or --name=value")
+        if any(text.partition("=")[0] == f"--{ours}" for ours in _OURS):
+            raise ValueError(f"{text.partition('=')[0]} is set from the job")
+    return values
+
+
 def _not_ours(values: dict[str, str]) -> dict[str, str]:
     for name in values:
         if not _OPTION.fullmatch(name):
@@ -107,14 +119,21 @@ class Profile(BaseModel):
     """A site.
 
     Attributes:
+        name: what it is called; the file's name when absent.
+        description: a line for people.
         scheduler: `slurm`, or `local` for processes on this machine.
         resources: defaults for a job's `resources` section.
+        gpu_types: for each type of GPU the `resources` that go with it, `{a100: {partition: gpu}}`; they hold where a
+            job asks for that type.
         modules: names for `module load`.
         setup: shell lines before the job, the only free shell there is: the profile's author is the user or the
             site's administrator.
         container: command that runs another one in a container, such as `[apptainer, exec, --nv, image.sif]`.
+        srun: further options of srun, such as pyxis's `--container-image=/images/pytorch.sqsh`.
+        node_scratch: a folder on each node's own disk for compiled parts; TMPDIR or /tmp when absent.
         internet: whether compute nodes reach the internet.
-        env: variables for the job. export: names of variables that the job gets from the submitting shell.
+        env: variables for the job, such as HF_HOME or NCCL_SOCKET_IFNAME.
+        export: names of variables that the job gets from the submitting shell.
         python: interpreter on the nodes; the submitting one when absent.
         sbatch: further sbatch options, `{exclude: node7}`.
     """
@@ -125,9 +144,12 @@ class Profile(BaseModel):
     description: str = ""
     scheduler: Literal["slurm", "local"] = "slurm"
     resources: dict[str, Any] = Field(default_factory=dict)
+    gpu_types: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)
     modules: list[Identifier | Annotated[str, AfterValidator(_script_path)]] = Field(default_factory=list)
     setup: list[Line] = Field(default_factory=list)
     container: list[Line] = Field(default_factory=list)
+    srun: Annotated[list[Line], AfterValidator(_srun_options)] = Field(default_factory=list)
+    node_scratch: Annotated[str, AfterValidator(_script_path)] | None = None
     internet: bool = False
     env: Annotated[dict[Variable, Line], AfterValidator(_no_secret)] = Field(default_factory=dict)
     export: Annotated[list[Variable], AfterValidator(_no_secret)] = Field(default_factory=list)
@@ -136,7 +158,7 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _no_script_here(self) -> Self:
-        for key in ("modules", "setup", "container", "sbatch"):
+        for key in ("modules", "setup", "container", "srun", "sbatch", "gpu_types"):
             if self.scheduler == "local" and getattr(self, key):
                 raise ValueError(f"{key} belongs to a batch script, and scheduler local has none")
         return self
@@ -153,28 +175,87 @@ def load_profile(name: str, where: str = "--cluster") -> Profile:
         ConfigError: there is none of that name, or it has errors; all of them are told.
     """
     path = assets.find("hpc", name, what="cluster profile", option=where)
+    content, lines = _read(path)
+    problems: list[Problem] = []
+    for section, values in [("resources", content.get("resources")), *_per_type(content)]:
+        if isinstance(values, dict):
+            problems += _wrong_resources(section, values, str(path), lines)
+    profile: Profile | None = None
     try:
-        # Plain text for every value: the types below read it, and 24:00:00 stays what was written.
-        content = load(path.read_text(encoding="utf-8"), Loader=BaseLoader)  # noqa: S506 (makes strings alone)
+        profile = Profile.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            key, message = _fault(dict(item))
+            line = lines.get(key) or lines.get(key.partition(".")[0])
+            problems.append(Problem(f"{path}:{line}" if line else str(path), key, message))
+    if problems or profile is None:
+        raise SpecError(problems)
+    return profile
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """A YAML file as plain text, and the line of each key, inner ones by `outer.inner`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = compose(text, Loader=SafeLoader)
+        # Plain text for every value: the types read it, and 24:00:00 stays what was written.
+        content = load(text, Loader=BaseLoader)  # noqa: S506 (makes strings alone)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"is not valid YAML: {error.problem}", where=f"{path}:{line}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     if not isinstance(content, dict):
         raise ConfigError("is not a profile: it holds no keys", where=str(path))
+    lines: dict[str, int] = {}
+    _number(root, "", lines)
+    return content, lines
+
+
+def _number(node: Any, prefix: str, lines: dict[str, int]) -> None:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{getattr(key, 'value', '?')}"
+            lines.setdefault(name, key.start_mark.line + 1)
+            _number(value, f"{name}.", lines)
+
+
+def _per_type(content: dict[str, Any]) -> list[tuple[str, Any]]:
+    types = content.get("gpu_types")
+    return [(f"gpu_types.{name}", values) for name, values in types.items()] if isinstance(types, dict) else []
+
+
+def _wrong_resources(section: str, values: dict[str, Any], path: str, lines: dict[str, int]) -> list[Problem]:
+    """What is wrong with values for a job's `resources`, by the job's own rules."""
+    layer = mapping_layer({f"resources.{key}": value for key, value in values.items()}, "")
     try:
-        return Profile.model_validate({"name": path.stem, **content})
-    except ValidationError as error:
-        faults = [_fault(dict(item)) for item in error.errors(include_url=False)]
-        raise ConfigError("the profile has errors:\n" + "\n".join(f"  {f}" for f in faults), where=str(path)) from None
+        build([layer])
+    except SpecError as error:
+        found = []
+        for problem in error.problems:
+            name = problem.key.removeprefix("resources.") or _quoted(problem.message)
+            key = f"{section}.{name}"
+            line = lines.get(key) or lines.get(section)
+            message = problem.message.replace("resources.", "") if not problem.key else problem.message
+            found.append(Problem(f"{path}:{line}" if line else path, key if problem.key else "", message))
+        return found
+    return []
 
 
-def _fault(item: dict[str, Any]) -> str:
+def _quoted(message: str) -> str:
+    found = re.search(r"'resources\.([^']+)'", message)
+    return found[1] if found else ""
+
+
+def _fault(item: dict[str, Any]) -> tuple[str, str]:
     from difflib import get_close_matches
 
     key = ".".join(str(part) for part in item["loc"][:2])
     if item["type"] == "extra_forbidden":
         near = get_close_matches(key, list(Profile.model_fields), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{key}: {str(item['msg']).removeprefix('Value error, ')}"
+        known = ", ".join(name for name in Profile.model_fields if name != "name")
+        return key, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known: {known}")
+    return key, str(item["msg"]).removeprefix("Value error, ")
 
 
 def choose_cluster(option: str | None, configured: tuple[str, str] | None) -> tuple[Profile, str]:

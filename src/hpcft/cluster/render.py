@@ -77,6 +77,8 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[st
     if not profile.internet:
         # The hub's clients wait for minutes for a network that is not there.
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if profile.node_scratch:
+        env |= {"HPCFT_NODE_SCRATCH": profile.node_scratch}
     gpus = None if r.accelerator == "cpu" else f"{r.gpu_type}:{r.gpus_per_node}" if r.gpu_type else r.gpus_per_node
     placement = (("partition", r.partition), ("account", r.account), ("qos", r.qos), ("constraint", r.constraint))
     exported = [name for name in (*_EXPORTED, *profile.export) if name in os.environ]
@@ -100,6 +102,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[st
         "setup": profile.setup,
         "env": sorted(env.items()),
         "container": profile.container,
+        "srun": profile.srun,
         "python": profile.python or sys.executable,
     }
 

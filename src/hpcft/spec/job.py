@@ -167,11 +167,11 @@ class DataSection(Section):
 class LoraSection(Section):
     """LoRA's shape; its effective scale is lora_alpha / r."""
 
-    r: int = Field(8, ge=1, le=4096)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    r: int = Field(8, ge=1, le=4096, description="rank of the adapter")
+    lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="share of the adapter's inputs that is dropped")
     target_module_group: Literal["attention_only", "mlp_only", "both", "all"] = Field(
-        "attention_only", description="all = both + embed_tokens + lm_head"
+        "attention_only", description="modules that get an adapter; all: both, the embedding and the head"
     )
     target_modules: list[Reference] | None = Field(None, description="names that replace the group's")
 
@@ -179,21 +179,26 @@ class LoraSection(Section):
 class TrainingSection(Section):
     """How the weights are trained."""
 
-    seed: int = Field(42, ge=0, lt=2**32)
-    max_steps: int | None = Field(100, ge=1, description="optimizer steps; None: num_train_epochs decides")
-    num_train_epochs: float | None = Field(None, gt=0, description="drops a preset's max_steps")
-    learning_rate: float = Field(2e-4, gt=0, le=10)
-    warmup_steps: int = Field(10, ge=0)
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, ge=0, description="0 = no clipping")
-    per_device_train_batch_size: int = Field(4, ge=1)
-    per_device_eval_batch_size: int = Field(8, ge=1)
-    gradient_accumulation_steps: int = Field(4, ge=1)
-    gradient_checkpointing: bool = False
+    seed: int = Field(42, ge=0, lt=2**32, description="of the weights that are new, the order of rows and dropout")
+    max_steps: int | None = Field(100, ge=1, description="optimizer steps; null: num_train_epochs decides")
+    num_train_epochs: float | None = Field(None, gt=0, description="epochs; drops a weaker layer's max_steps")
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak of the schedule")
+    warmup_steps: int = Field(10, ge=0, description="optimizer steps from 0 up to the peak")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="how the learning rate goes down after the warm-up"
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 = no clipping")
+    per_device_train_batch_size: int = Field(4, ge=1, description="rows that a rank trains at once")
+    per_device_eval_batch_size: int = Field(8, ge=1, description="rows that a rank validates at once")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="batches of a rank in one optimizer step")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, more time"
+    )
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adamw_deepspeed"] = Field(
         "adamw_torch_fused",
-        description="adamw_deepspeed: DeepSpeed's own for offload, compiled on each node at its first use",
+        description="8-bit and paged states are bitsandbytes'; adamw_deepspeed: DeepSpeed's own for offload, "
+        "compiled on each node at its first use",
     )
     zero: ZeroStage = Field(
         "auto", description="DeepSpeed ZeRO stage; auto: 2 with several ranks, no DeepSpeed with one"
@@ -205,16 +210,16 @@ class TrainingSection(Section):
     liger: Literal["auto", "on", "off"] = Field(
         "auto", description="Liger's fused kernels; auto: on CUDA where the package knows the model"
     )
-    save_minutes: float = Field(10.0, gt=0, description="a rolling checkpoint for restarts, this often")
-    dataloader_num_workers: int = Field(0, ge=0)
+    save_minutes: float = Field(10.0, gt=0, description="minutes between two rolling checkpoints for restarts")
+    dataloader_num_workers: int = Field(0, ge=0, description="processes of each rank that read rows ahead")
 
 
 class EvaluationSection(Section):
     """Validation after each epoch, by generation."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether to validate at all")
     before: bool = Field(False, description="validate the base model too, to show what training changed")
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, description="longest answer, in tokens")
 
 
 class TrackingSection(Section):
@@ -223,43 +228,45 @@ class TrackingSection(Section):
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
         "auto", description="auto: online where nodes have internet and a key is stored, else offline"
     )
-    project: Identifier = "hpcft"
-    entity: Identifier | None = None
+    project: Identifier = Field("hpcft", description="wandb's project")
+    entity: Identifier | None = Field(None, description="wandb's user or team; your default one when absent")
     log_every: int = Field(20, ge=1, description="optimizer steps between two points sent to wandb")
     log_model: bool = Field(True, description="log final_model/ as an artifact")
-    tags: list[Reference] = Field(default_factory=list)
-    notes: str = Field("", max_length=65536)
+    tags: list[Reference] = Field(default_factory=list, description="wandb's tags")
+    notes: str = Field("", max_length=65536, description="wandb's notes")
 
 
 class ResourcesSection(Section):
     """What is asked of the cluster. Defaults come from the cluster's profile."""
 
-    nodes: int = Field(1, ge=1, le=10_000)
+    nodes: int = Field(1, ge=1, le=10_000, description="machines")
     gpus_per_node: int = Field(
         1,
         ge=1,
         le=64,
         description="one rank each; with accelerator cpu: ranks a node, and no GPU is asked for",
     )
-    gpu_type: Identifier | None = None
-    cpus_per_task: int | None = Field(None, ge=1, le=4096)
-    mem_gb: float | None = Field(None, gt=0, le=1e6, description="a node")
-    time: SlurmTime = "04:00:00"
-    partition: Identifier | None = None
-    account: Identifier | None = None
-    qos: Identifier | None = None
-    constraint: Identifier | None = None
+    gpu_type: Identifier | None = Field(None, description="as the site calls it, such as a100")
+    cpus_per_task: int | None = Field(None, ge=1, le=4096, description="cores of each rank")
+    mem_gb: float | None = Field(None, gt=0, le=1e6, description="memory of each node, in GB of 1024³ bytes")
+    time: SlurmTime = Field("04:00:00", description="limit: minutes, HH:MM:SS or D-HH:MM:SS")
+    partition: Identifier | None = Field(None, description="Slurm's partition")
+    account: Identifier | None = Field(None, description="account that the job is charged to")
+    qos: Identifier | None = Field(None, description="Slurm's quality of service")
+    constraint: Identifier | None = Field(None, description="feature that the nodes must have")
     accelerator: Literal["auto", "cuda", "cpu"] = Field(
         "auto", description="auto: CUDA under Slurm; at home CUDA, then MPS, then CPU"
     )
-    signal_seconds: int = Field(120, ge=10, le=3600, description="warning before the time limit, to save in")
+    signal_seconds: int = Field(
+        120, ge=10, le=3600, description="seconds before the time limit at which the job is told to save"
+    )
 
 
 class Job(Section):
     """One job. `hpcft config show` prints it, `results/<run>/config.yaml` keeps it."""
 
-    kind: Literal["train"] = "train"
-    variant: Annotated[str, AfterValidator(_variant)] = "lora"
+    kind: Literal["train"] = Field("train", description="what the job does")
+    variant: Annotated[str, AfterValidator(_variant)] = Field("lora", description="way of fine-tuning")
     name: Identifier | None = Field(None, description="name of the run directory; made up when absent")
     results: ScriptPath = Field("results", description="folder of the run directories")
     model: ModelSection = ModelSection()

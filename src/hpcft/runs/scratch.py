@@ -1,0 +1,45 @@
+"""Where a rank keeps what it compiles: on the node's own disk, in a folder that is this user's alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import MutableMapping
+from pathlib import Path
+
+# DeepSpeed's and PyTorch's C++ parts, and Triton's kernels.
+VARIABLES = {"TORCH_EXTENSIONS_DIR": "torch_extensions", "TRITON_CACHE_DIR": "triton"}
+
+
+def keep_compiled_parts(environ: MutableMapping[str, str]) -> Path | None:
+    """Point the caches of compiled parts to the node's own disk; what the user or the profile has set stays.
+
+    A home on NFS is slow for them, and its locks may be none, so that ranks that compile at once spoil each other's
+    files. HPCFT_NODE_SCRATCH, else TMPDIR, else /tmp holds a folder `hpcft-<uid>`.
+
+    Returns:
+        The folder, or None when all is set already.
+    """
+    missing = [name for name in VARIABLES if name not in environ]
+    if not missing:
+        return None
+    base = Path(environ.get("HPCFT_NODE_SCRATCH") or environ.get("TMPDIR") or "/tmp")  # noqa: S108 (checked below)
+    folder = _own_folder(base / f"hpcft-{os.getuid()}")
+    for name in missing:
+        environ[name] = str(folder / VARIABLES[name])
+    return folder
+
+
+def _own_folder(folder: Path) -> Path:
+    """The folder, if it is a real one of this user that nobody else may write to; a fresh one else. /tmp is everyone's,
+    and what is compiled there is run."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    except OSError:
+        # No such disk on this node, or no right to write there.
+        pass
+    return Path(tempfile.mkdtemp(prefix="hpcft-"))

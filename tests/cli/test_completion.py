@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ def shell(name: str, commands: str, folder: Path) -> list[str]:
         pytest.skip(f"{name} is not installed")
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     options = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[name]
+    if name == "zsh":
+        environment["TERM"] = "dumb"
     done = subprocess.run(
         [name, *options, "-c", commands], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -40,11 +43,30 @@ def offered(name: str, line: str, folder: Path) -> list[str]:
     if name == "bash":
         ask = f"COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}; _hpcft_completion hpcft 2>/dev/null"
         return shell("bash", f'source <(hpcft completion bash); {ask}; printf "%s\\n" "${{COMPREPLY[@]}}"', folder)
-    found = shell("fish", f"hpcft completion fish | source; complete -C {line!r}", folder)
-    return found
+    if name == "zsh":
+        return shell("zsh", _ASK_ZSH.replace("LINE", line), folder)
+    return shell("fish", f"hpcft completion fish | source; complete -C {line!r}", folder)
 
 
-@pytest.mark.parametrize("name", ["bash", "fish"])
+# zsh completes only while a line is edited: a second zsh in a pseudo-terminal gets the line and Tab twice.
+_ASK_ZSH = """
+zmodload zsh/zpty
+zpty inner zsh -f -i
+zpty -w inner 'PS1=; autoload -Uz compinit && compinit -u -D; source <(hpcft completion zsh); LISTMAX=999; print REA""DY'
+zpty -r -m inner seen '*READY*READY*' || zpty -r -m inner seen '*READY*'
+zpty -w -n inner 'LINE'$'\t\t'
+sleep 1
+for turn in {1..40}; do
+    sleep 0.2
+    got=0
+    while zpty -r -t inner part; do seen+=$part; got=1; done
+    (( turn > 8 && ! got )) && break
+done
+print -r -- "$seen"
+"""
+
+
+@pytest.mark.parametrize("name", ["bash", "fish", "zsh"])
 @pytest.mark.parametrize(
     ("line", "some"),
     [
@@ -58,7 +80,22 @@ def offered(name: str, line: str, folder: Path) -> list[str]:
     ],
 )
 def test_a_shell_offers_what_fits(folder: Path, name: str, line: str, some: set[str]) -> None:
-    assert some <= set(offered(name, line, folder))
+    shown = offered(name, line, folder)
+    if name == "zsh":
+        # What the terminal shows: colours and cursor moves between the words, and a word completed in place.
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x07\r]", " ", " ".join(shown)).split()
+    assert some <= set(shown)
+
+
+@pytest.mark.parametrize("name", ["bash", "fish", "zsh"])
+def test_a_file_s_name_is_never_run(folder: Path, name: str) -> None:
+    """zsh evaluates what it is offered."""
+    for title in (r"\$(touch pwned).yaml", "`touch pwned`.yaml", '";touch pwned;".yaml', "fine.yaml"):
+        (folder / title).write_text("variant: lora\n")
+    shown = " ".join(offered(name, "hpcft submit ", folder))
+    assert "fine.yaml" in shown
+    assert "pwned" not in shown
+    assert not (folder / "pwned").exists()
 
 
 def test_bash_completes_a_key_and_then_its_values(folder: Path) -> None:
@@ -84,6 +121,19 @@ def test_install_writes_where_the_shell_looks(hpcft, folder: Path, name: Shell) 
     place = Path(result.err.partition("written: ")[2].splitlines()[0])
     assert place.is_relative_to(Path(os.environ["HOME"]))
     assert place.read_text() == script(name)
+
+
+def test_verbs_are_completed_without_loading_one(folder: Path) -> None:
+    code = (
+        "import sys; from hpcft.cli.main import main; sys.argv = ['hpcft']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith('hpcft.') and m.split('.')[1] not in ('cli', 'errors')])"
+    )
+    asked = {"_HPCFT_COMPLETE": "complete_bash", "COMP_WORDS": "hpcft s", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked)
+    assert done.stdout.split("\n")[:2] == ["submit", "show"]
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_completion_loads_nothing_heavy(folder: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcft.spec import assets
-from hpcft.spec.keys import fields
-from hpcft.spec.variants import VARIANTS
+from hpcft.spec.identifiers import path_fault
 
 
 def presets(incomplete: str) -> list[str]:
@@ -33,6 +32,8 @@ def values(key: str) -> Callable[[str], list[str]]:
 
 def pairs(incomplete: str) -> list[str]:
     """`section.key=` and, behind the sign, its values; job files too."""
+    from hpcft.spec.keys import fields
+
     key, sign, value = incomplete.partition("=")
     if sign:
         return [f"{key}={v}" for v in _starting(choices(key), value)]
@@ -49,6 +50,9 @@ def runs(incomplete: str) -> list[str]:
 
 def choices(key: str) -> list[str]:
     """All values of a key that has a fixed set of them; empty of any other."""
+    from hpcft.spec.keys import fields
+    from hpcft.spec.variants import VARIANTS
+
     if key == "variant":
         return list(VARIANTS)
     field = fields().get(key)
@@ -70,4 +74,5 @@ def _collect(annotation: Any, found: list[str]) -> None:
 
 
 def _starting(words: Iterable[str], incomplete: str) -> list[str]:
-    return [word for word in words if word.startswith(incomplete)]
+    # zsh evaluates what it is offered, and files can be called anything: only what a script could carry is offered.
+    return [word for word in words if word.startswith(incomplete) and path_fault(word) is None]

@@ -8,27 +8,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hpcft.cli.complete import choices, clusters, pairs, presets, values
-from hpcft.cluster.profile import Profile, choose_cluster
 from hpcft.errors import UsageError
 from hpcft.spec import assets
-from hpcft.spec.build import Resolved, build, merge
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.keys import SHORT_NAMES, fields
-from hpcft.spec.layers import (
-    CLUSTER,
-    Layer,
-    Problem,
-    environment_layer,
-    mapping_layer,
-    options_layer,
-    pairs_layer,
-    yaml_layer,
-)
+
+if TYPE_CHECKING:
+    # Help and completion need neither; they are loaded when a job is built.
+    from hpcft.cluster.profile import Profile
+    from hpcft.spec.build import Resolved
+    from hpcft.spec.layers import Layer
 
 _NO_EVAL = "evaluation.enabled"
 
@@ -169,6 +163,10 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     Raises:
         SpecError, ConfigError, UsageError: with everything that is wrong.
     """
+    from hpcft.cluster.profile import choose_cluster
+    from hpcft.spec.build import build, merge
+    from hpcft.spec.layers import CLUSTER, environment_layer, mapping_layer, pairs_layer
+
     layers = [*_file_layers(request), environment_layer(os.environ)]
     layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
     layers.append(_strongest(request))
@@ -182,6 +180,14 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     return Plan(resolved, profile, reason, _stem(stem, resolved.job.variant))
 
 
+def configured_cluster(request: Request) -> tuple[str, str] | None:
+    """The cluster that configuration files name, and the place where one does."""
+    from hpcft.spec.build import merge
+    from hpcft.spec.layers import CLUSTER
+
+    return merge(_file_layers(request))[0].get(CLUSTER)
+
+
 def _stem(what: str, variant: str) -> str:
     from hpcft.spec.identifiers import slug
 
@@ -193,6 +199,8 @@ def _is_spec(word: str) -> bool:
 
 
 def _file_layers(request: Request) -> list[Layer]:
+    from hpcft.spec.layers import yaml_layer
+
     layers: list[Layer] = []
     if request.preset is not None:
         layers.append(yaml_layer(assets.find("jobs", request.preset, what="preset", option="--preset")))
@@ -210,6 +218,8 @@ def _file_layers(request: Request) -> list[Layer]:
 
 def _strongest(request: Request) -> Layer:
     """Named options and `--set` are equally strong, so the same key in both is a mistake."""
+    from hpcft.spec.layers import Layer, Problem, options_layer, pairs_layer
+
     layer = pairs_layer(request.pairs, "--set")
     options = options_layer(request.options)
     twice = [

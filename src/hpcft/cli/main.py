@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import CompletionItem, TyperGroup
 
 from hpcft import __version__
 from hpcft.cli.texts import EXIT_CODES, ending
@@ -22,6 +22,9 @@ VERBS = {
     "render": "Write a job's batch script without submitting it.",
     "show": "Show one run: state, scores, costs, files.",
     "config": "Show a job's configuration and where each value comes from.",
+    "cluster": "List and show cluster profiles, or make one by asking Slurm.",
+    "init": "Make a project of your own: a configuration, a profile, presets to edit.",
+    "shell": "An interactive shell on a node, with a job's resources and environment.",
     "completion": "Completion of verbs, options, values and runs for bash, zsh and fish.",
     "reference": "Print the reference of all verbs, keys and variables, as a page or a man page.",
 }
@@ -39,6 +42,11 @@ class _Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         return typer.main.get_command(import_module(f"hpcft.cli.{cmd_name}").app)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The verbs from their table, without loading one of them, and the options."""
+        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

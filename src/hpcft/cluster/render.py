@@ -52,6 +52,19 @@ def render(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> str:
     Raises:
         ConfigError: a path that a script cannot carry.
     """
+    for place, path in (("the run directory", str(paths.root)), ("Python", profile.python or sys.executable)):
+        if fault := path_fault(path):
+            raise ConfigError(f"the path of {place} {fault}", where=path, hint="choose another folder with --results")
+    return str(_templates().get_template("job.sh.j2").render(_values(job, profile, paths, run_id)))
+
+
+def render_environment(profile: Profile) -> str:
+    """The part of a script that makes a job's environment: modules, set-up lines, variables."""
+    values = {"modules": profile.modules, "setup": profile.setup, "env": _environment(profile)}
+    return str(_templates().get_template("environment.sh.j2").render(values))
+
+
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -65,33 +78,50 @@ def render(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> str:
     environment.filters["sh"] = shlex.quote
     environment.filters["sbatch_path"] = _sbatch_path
     environment.filters["sbatch_value"] = _sbatch_value
-    for place, path in (("the run directory", str(paths.root)), ("Python", profile.python or sys.executable)):
-        if fault := path_fault(path):
-            raise ConfigError(f"the path of {place} {fault}", where=path, hint="choose another folder with --results")
-    return environment.get_template("job.sh.j2").render(_values(job, profile, paths, run_id))
+    return environment
 
 
-def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[str, Any]:
-    r = job.resources
+def _environment(profile: Profile) -> list[tuple[str, str]]:
     env = dict(profile.env)
     if not profile.internet:
         # The hub's clients wait for minutes for a network that is not there.
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if profile.node_scratch:
         env |= {"HPCFT_NODE_SCRATCH": profile.node_scratch}
-    gpus = None if r.accelerator == "cpu" else f"{r.gpu_type}:{r.gpus_per_node}" if r.gpu_type else r.gpus_per_node
+    return sorted(env.items())
+
+
+def asked_options(job: Job) -> list[tuple[str, str]]:
+    """What the job asks of Slurm, as (option, value) of sbatch and salloc alike."""
+    r = job.resources
+    found: list[tuple[str, str]] = [("nodes", str(r.nodes)), ("ntasks-per-node", str(r.gpus_per_node))]
+    if r.cpus_per_task:
+        found.append(("cpus-per-task", str(r.cpus_per_task)))
+    if (gpus := _gpus(job)) is not None:
+        found.append(("gpus-per-node", gpus))
+    if r.mem_gb is not None:
+        found.append(("mem", f"{round(r.mem_gb * 1024)}M"))
+    found.append(("time", r.time))
     placement = (("partition", r.partition), ("account", r.account), ("qos", r.qos), ("constraint", r.constraint))
+    return [*found, *((name, value) for name, value in placement if value)]
+
+
+def _gpus(job: Job) -> str | None:
+    r = job.resources
+    if r.accelerator == "cpu":
+        return None
+    return f"{r.gpu_type}:{r.gpus_per_node}" if r.gpu_type else str(r.gpus_per_node)
+
+
+def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[str, Any]:
+    r = job.resources
     exported = [name for name in (*_EXPORTED, *profile.export) if name in os.environ]
     return {
         "job_name": job_name(paths, run_id),
         "run_id": run_id,
         "nodes": r.nodes,
         "ranks_per_node": r.gpus_per_node,
-        "cpus_per_task": r.cpus_per_task,
-        "gpus_per_node": gpus,
-        "mem": None if r.mem_gb is None else f"{round(r.mem_gb * 1024)}M",
-        "time": r.time,
-        "placement": [(name, value) for name, value in placement if value],
+        "asked": asked_options(job),
         "log": str(paths.batch_log),
         "signal_seconds": r.signal_seconds,
         "export": ",".join(dict.fromkeys(exported)) or "NIL",
@@ -100,7 +130,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[st
         "code": str(paths.code),
         "modules": profile.modules,
         "setup": profile.setup,
-        "env": sorted(env.items()),
+        "env": _environment(profile),
         "container": profile.container,
         "srun": profile.srun,
         "python": profile.python or sys.executable,

@@ -88,6 +88,15 @@ class Partition:
 _GPU = re.compile(r"(?:^|,)gpu:(?:(?P<type>[^:,(]+):)?(?P<count>\d+)")
 
 
+def parse_gpus(gres: str) -> dict[str, int]:
+    """GPUs in a GRES field, type → number; a GPU whose type has no name stands under "".
+
+    >>> parse_gpus("gpu:a100:4(S:0-1),nvme:1"), parse_gpus("gpu:2"), parse_gpus("(null)")
+    ({'a100': 4}, {'': 2}, {})
+    """
+    return {m["type"] or "": int(m["count"]) for m in _GPU.finditer(gres)}
+
+
 def parse_partitions(text: str) -> list[Partition]:
     """Lines of `sinfo --format=%P|%l|%G`; others are stepped over. The default partition comes first.
 
@@ -98,8 +107,7 @@ def parse_partitions(text: str) -> list[Partition]:
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) == 3 and parts[0]:
-            gpus = {m["type"] or "": int(m["count"]) for m in _GPU.finditer(parts[2])}
-            found.append(Partition(parts[0].rstrip("*"), parts[0].endswith("*"), parts[1], gpus))
+            found.append(Partition(parts[0].rstrip("*"), parts[0].endswith("*"), parts[1], parse_gpus(parts[2])))
     return sorted(found, key=lambda p: not p.is_default)
 
 

@@ -16,9 +16,9 @@
 umask 077
 run='/home/me/my results/run_1'
 
-set -u
 export HF_DATASETS_OFFLINE=1
 export HF_HUB_OFFLINE=1
+set -u
 export PYTHONPATH='/home/me/my results/run_1/code'
 export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"

@@ -36,11 +36,11 @@ module load cuda/12.4 gcc
 # From the cluster's profile.
 ulimit -n 65536
 
-set -u
 export HF_DATASETS_OFFLINE=1
 export HF_HOME='/scratch/hugging face'
 export HF_HUB_OFFLINE=1
 export NCCL_SOCKET_IFNAME=ib0
+set -u
 export PYTHONPATH='/home/me/my results/run_1/code'
 export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,10 +28,8 @@ def shell(name: str, commands: str, folder: Path) -> list[str]:
         pytest.skip(f"{name} is not installed")
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     options = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[name]
-    if name == "zsh":
-        environment["TERM"] = "dumb"
     done = subprocess.run(
-        [name, *options, "-c", commands], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        [name, *options, "-c", commands], cwd=folder, env=environment, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -48,21 +45,17 @@ def offered(name: str, line: str, folder: Path) -> list[str]:
     return shell("fish", f"hpcft completion fish | source; complete -C {line!r}", folder)
 
 
-# zsh completes only while a line is edited: a second zsh in a pseudo-terminal gets the line and Tab twice.
+# zsh completes only while a line is edited. Here its function is called with the words that the line editor would
+# give it, and what it would offer is printed instead.
 _ASK_ZSH = """
-zmodload zsh/zpty
-zpty inner zsh -f -i
-zpty -w inner 'PS1=; autoload -Uz compinit && compinit -u -D; source <(hpcft completion zsh); LISTMAX=999; print REA""DY'
-zpty -r -m inner seen '*READY*READY*' || zpty -r -m inner seen '*READY*'
-zpty -w -n inner 'LINE'$'\t\t'
-sleep 1
-for turn in {1..40}; do
-    sleep 0.2
-    got=0
-    while zpty -r -t inner part; do seen+=$part; got=1; done
-    (( turn > 8 && ! got )) && break
-done
-print -r -- "$seen"
+compdef() { }
+_arguments() { print -r -- "$1" | sed 's/" "/"\\n"/g' | sed -E 's/^[^"]*"([^"]*)".*/\\1/' }
+source <(hpcft completion zsh)
+line='LINE'
+words=(${(Q)${(z)line}})
+[[ $line == *' ' ]] && words+=('')
+CURRENT=$#words
+_hpcft_completion
 """
 
 
@@ -80,11 +73,7 @@ print -r -- "$seen"
     ],
 )
 def test_a_shell_offers_what_fits(folder: Path, name: str, line: str, some: set[str]) -> None:
-    shown = offered(name, line, folder)
-    if name == "zsh":
-        # What the terminal shows: colours and cursor moves between the words, and a word completed in place.
-        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x07\r]", " ", " ".join(shown)).split()
-    assert some <= set(shown)
+    assert some <= set(offered(name, line, folder))
 
 
 @pytest.mark.parametrize("name", ["bash", "fish", "zsh"])

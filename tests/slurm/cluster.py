@@ -180,6 +180,7 @@ class SlurmCluster:
             "slurmdbd_port": str(self.port),
             "slurmctld_port": str(self.port + 1),
             "nodes": "\n".join(nodes),
+            "accounting": self._accounting_lines(),
             "preempt_signal": "PreemptParameters=send_user_signal"
             if version >= (24, 5)
             else "SlurmctldParameters=preempt_send_user_signal",
@@ -194,20 +195,36 @@ class SlurmCluster:
             if not device.is_symlink():
                 device.symlink_to("/dev/null")
 
+    def _accounting_lines(self) -> str:
+        if not self.accounting:
+            return "AccountingStorageType=accounting_storage/none"
+        values = {
+            "Type": "accounting_storage/slurmdbd",
+            "Host": "127.0.0.1",
+            "Port": self.port,
+            "Pass": f"{self.root}/munge/socket",
+            "TRES": "gres/gpu",
+            "Enforce": "associations,limits,qos",
+        }
+        return "\n".join(f"AccountingStorage{name}={value}" for name, value in values.items())
+
     # Daemons
 
     def _start_daemons(self) -> None:
-        self._start_munge_and_database()
-        self._ensure("slurmdbd", ["slurmdbd", "-D"], lambda: "root" in self._sacctmgr("show", "account"))
-        self._add_account()
+        self._start_munge()
+        if self.accounting:
+            self._start_database()
+            self._ensure("slurmdbd", ["slurmdbd", "-D"], lambda: "root" in self._sacctmgr("show", "account"))
+            self._add_account()
         self._ensure("slurmctld", ["slurmctld", "-D"], lambda: self._call(["scontrol", "ping"]).returncode == 0)
-        self._add_qos()
+        if self.accounting:
+            self._add_qos()
         for node in NODES:
             slurmd = ["slurmd", "-D", "-N", node]
             self._ensure(node, with_hostname(node, slurmd) if AS_ROOT else slurmd, lambda: True)
         self._wait(self._nodes_up, "both nodes to take jobs", *NODES)
 
-    def _start_munge_and_database(self) -> None:
+    def _start_munge(self) -> None:
         key, munge = self.root / "munge/key", self.root / "munge/socket"
         if not key.exists():
             key.touch(mode=0o600)
@@ -218,6 +235,8 @@ class SlurmCluster:
             ["munged", "--foreground", f"--socket={munge}", *files],
             lambda: self._call(["munge", "-n", "-S", str(munge)]).returncode == 0,
         )
+
+    def _start_database(self) -> None:
         db = self.root / "db"
         options = ["--no-defaults", f"--datadir={db}", "--innodb-log-file-size=16M"]
         options += ["--user=root"] if AS_ROOT else []

@@ -17,9 +17,9 @@ from hpcft.cli.output import say
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import QueueInfo, ask, ask_local, start_time
 from hpcft.cluster.render import render
-from hpcft.cluster.submit import Submitted, record_intent, submit_local, submit_slurm
+from hpcft.cluster.submit import Submitted, check_one_node, record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, HpcftError
-from hpcft.models.availability import check_model
+from hpcft.models.availability import check_architecture, check_model
 from hpcft.runs.create import discard, make_run_directory, new_run_id
 from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_atomic
@@ -54,6 +54,8 @@ def check(plan: Plan) -> None:
         ConfigError, DataError: with what is wrong and where.
     """
     job = plan.resolved.job
+    if plan.profile.scheduler == "local":
+        check_one_node(job)
     check_model(job.model, plan.profile.internet)
     from hpcft.data.sources import is_hub
     from hpcft.data.split import check_labels, load, named_sets
@@ -63,6 +65,7 @@ def check(plan: Plan) -> None:
         data = load(job.data, job.training.seed)
         if data.labels:
             check_labels(data.labels, job.model.num_labels)
+        check_architecture(job.model, data.task)
 
 
 def _size(path: str) -> int:

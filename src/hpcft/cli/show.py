@@ -23,7 +23,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 )
 def show(
     run: str = typer.Argument(
-        ..., help="Directory, name, run id, job id, or a unique beginning of one.", autocompletion=runs
+        ..., metavar="RUN", help="Directory, name, run id, job id, or a unique beginning of one.", autocompletion=runs
     ),
     results: Path = typer.Option(Path("results"), "--results", help="Folder of the run directories."),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),

@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
     epilog=ending(
         [
             "hpcft submit --variant qlora --preset quickstart --cluster local --wait",
-            "hpcft submit --variant lora --model quickstart --dataset pairs.csv --nodes 2 --gpus-per-node 4 --dry-run",
+            "hpcft submit --variant lora --model quickstart --dataset pairs.csv --cluster slurm --nodes 2 --dry-run",
             "hpcft submit job.yaml lora.r=16 --set training.seed=7 --dry-run",
         ],
         {

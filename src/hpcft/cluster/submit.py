@@ -95,8 +95,8 @@ def submit_slurm(
     return Submitted(job_id, paths.batch_log)
 
 
-def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
-    """Start a job's ranks on this machine.
+def check_one_node(job: Job) -> None:
+    """Refuse a job for several nodes on this machine.
 
     Raises:
         ConfigError: more than one node.
@@ -107,6 +107,15 @@ def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog)
             where="resources.nodes",
             hint="use --gpus-per-node for several ranks here, or a cluster",
         )
+
+
+def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+    """Start a job's ranks on this machine.
+
+    Raises:
+        ConfigError: more than one node.
+    """
+    check_one_node(job)
     seconds = parse_time(job.resources.time)
     job_id = start_ranks(
         paths,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from hpcft.errors import ConfigError
+from hpcft.models.groups import FAMILIES
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import ModelSection
 
 QUICKSTART = "quickstart"
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def hub_cache() -> Path:
@@ -41,8 +52,7 @@ def check_model(model: ModelSection, internet: bool) -> None:
         return
     folder = user_path(name)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"the folder '{name}' holds no model: it has no config.json", where="model.name")
+        _check_folder(folder, name)
         return
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local:
@@ -57,3 +67,67 @@ def check_model(model: ModelSection, internet: bool) -> None:
             hint=f"fetch it first where there is internet: hf download {name}; "
             "to try the tool out without a download: --model quickstart",
         )
+
+
+def check_architecture(model: ModelSection, task: str) -> None:
+    """Refuse a model in a local folder that cannot do the task of the data.
+
+    Raises:
+        ConfigError: an encoder that is asked for text.
+    """
+    config = user_path(model.name) / "config.json"
+    if task == "classification" or not config.is_file():
+        return
+    kind = str(_read_json(config).get("model_type"))
+    family = FAMILIES.get(kind)
+    if family is not None and not family.generates:
+        raise ConfigError(
+            f"'{model.name}' is of architecture '{kind}', which reads text and does not write it",
+            where="model.name",
+            hint="classify with it (data.task=classification), or take a model such as Llama, Qwen or GPT-2",
+        )
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that holds no model that can be loaded, by its files."""
+    adapter = folder / "adapter_config.json"
+    if not (folder / "config.json").is_file():
+        if adapter.is_file():
+            base = _read_json(adapter).get("base_model_name_or_path")
+            raise ConfigError(
+                f"the folder '{name}' holds an adapter, and a job starts from a whole model",
+                where="model.name",
+                hint=f"its base is {base}: --model {base}" if base else None,
+            )
+        raise ConfigError(
+            f"the folder '{name}' holds no model: it has no config.json",
+            where="model.name",
+            hint="name the folder that save_pretrained wrote, or a hub id",
+        )
+    _read_json(folder / "config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickled = next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])), None)
+        if pickled is not None:
+            raise ConfigError(
+                f"the folder '{name}' has its weights as {pickled.name} and not as safetensors; reading a pickle can "
+                "run code",
+                where="model.name",
+                hint="convert it once where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+            )
+        raise ConfigError(f"the folder '{name}' holds no weights (*.safetensors)", where="model.name")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise ConfigError(
+            f"the folder '{name}' holds no tokenizer ({', '.join(_TOKENIZERS)})",
+            where="model.name",
+            hint="save it there too: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"is not JSON: {error}", where=str(path), hint="was it cut off while it was copied?"
+        ) from error
+    return found if isinstance(found, dict) else {}

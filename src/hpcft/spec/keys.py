@@ -56,6 +56,26 @@ SHORT_NAMES: dict[str, str] = {
 }
 
 
+# What other tools call it, where no spelling is near to ours.
+_ELSEWHERE = {
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "torch_dtype": "model.dtype",
+    "load_in_4bit": "variant",
+    "load_in_8bit": "variant",
+    "model_name_or_path": "model.name",
+    "path": "model.name",
+    "rank": "lora.r",
+    "per_device_batch_size": "training.per_device_train_batch_size",
+    "deepspeed": "training.zero",
+    "report_to": "tracking.mode",
+    "gpus": "resources.gpus_per_node",
+    "num_gpus": "resources.gpus_per_node",
+    "gres": "resources.gpus_per_node",
+    "mem": "resources.mem_gb",
+}
+
+
 @cache
 def fields() -> dict[str, FieldInfo]:
     """Every key of a job with its pydantic field, `training.learning_rate` style, in order."""
@@ -101,6 +121,8 @@ def nearest(key: str) -> str | None:
     last = key.rpartition(".")[2].lower()
     if last in SHORT_NAMES:
         return SHORT_NAMES[last]
+    if last in _ELSEWHERE:
+        return _ELSEWHERE[last]
     if close := get_close_matches(key, list(fields()), n=1, cutoff=0.75):
         return close[0]
     by_last: dict[str, str] = {}

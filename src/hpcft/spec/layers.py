@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hpcft.errors import ConfigError, UsageError
-from hpcft.spec.keys import allows_none, is_list, nearest, sections
+from hpcft.spec.keys import allows_none, fields, is_list, nearest, sections
 
 MAX_VALUES = 10_000
 # Set beside a job's keys in configuration files; it chooses the profile and is not part of the job.
@@ -60,6 +61,9 @@ class Layer:
         if isinstance(value, str):
             if value.lower() in ("null", "none", "~", "") and allows_none(key):
                 value = None
+            elif value.lower() in ("null", "~") and key in fields():
+                self.problems.append(Problem(where, key, "may not be null; leave it out for its default"))
+                return
             elif is_list(key):
                 value = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
         self.values[key] = (value, where)
@@ -86,7 +90,8 @@ def yaml_layer(path: Path) -> Layer:
         raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=shown) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"is not valid YAML: {error.problem}", where=f"{shown}:{line}") from error
+        hint = "is a quote or a bracket left open?" if "end of stream" in str(error.problem) else None
+        raise ConfigError(f"is not valid YAML: {error.problem}", where=f"{shown}:{line}", hint=hint) from error
     except yaml.YAMLError as error:
         raise ConfigError("is not valid YAML: it has control characters in it", where=shown) from error
     except OSError as error:
@@ -184,6 +189,10 @@ def mapping_layer(values: Mapping[str, Any], where: str) -> Layer:
 
 def unknown_key(key: str) -> str:
     """The message for a key that does not exist."""
-    guess = nearest(key)
+    if key in sections():
+        first = next(name for name in fields() if name.startswith(f"{key}."))
+        return f"{key!r} is a section; name a key in it, such as {first}"
+    near = get_close_matches(key, sections(), n=1, cutoff=0.75) if "." not in key else []
+    guess = f"the section {near[0]}" if near else nearest(key)
     shown = key if len(key) <= 60 else key[:57] + "..."
     return f"unknown key {shown!r}" + (f"; did you mean {guess}?" if guess else "; `hpcft config show` lists all")

@@ -15,7 +15,16 @@ from hpcft.runs.provenance import without_secrets
 from hpcft.runs.run import Run
 
 HPCFT = str(Path(sys.executable).with_name("hpcft"))
-VARIABLES = ["WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "DB_PASSWORD"]
+VARIABLES = (
+    "WANDB_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "OPENAI_API_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "GITHUB_TOKEN",
+    "DB_PASSWORD",
+)
 SECRET = "planted0123456789abcdef0123456789abcdefpl"
 
 
@@ -83,7 +92,8 @@ def test_s3_no_planted_secret_stands_in_a_run(planted: Path, small_quickstart: P
 
 
 def test_s3_a_diff_keeps_what_is_no_secret() -> None:
-    diff = f'+lr = 1e-4\n+HF_TOKEN={SECRET}\n+  "api_key": "{SECRET}",\n+https://me:{SECRET}@example.org\n+max_length = 5\n'
+    diff = f'+lr = 1e-4\n+HF_TOKEN={SECRET}\n+  "api_key": "{SECRET}",\n'
+    diff += f"+https://me:{SECRET}@example.org\n+max_length = 5\n"
     clean = without_secrets(diff)
     assert SECRET not in clean
     assert "+lr = 1e-4\n" in clean

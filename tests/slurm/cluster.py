@@ -65,10 +65,12 @@ class SlurmCluster:
             let other users pass (o+x), since munge and slurmd insist on it, and its path must be short.
         port: first of four TCP ports on this machine; None takes the recorded ones of a cluster that exists
             below `root`, else free ones.
+        accounting: whether it has slurmdbd and its database; some sites have none.
     """
 
-    def __init__(self, root: Path, port: int | None = None) -> None:
+    def __init__(self, root: Path, port: int | None = None, *, accounting: bool = True) -> None:
         self.root = root.absolute()
+        self.accounting = accounting
         self._record = self.root / "cluster.json"
         if port is None and self._record.exists():
             port = json.loads(self._record.read_text())["port"]
@@ -118,7 +120,7 @@ class SlurmCluster:
 
     def running(self) -> bool:
         """Whether every daemon runs."""
-        return all(self.pid(daemon) for daemon in DAEMONS)
+        return all(self.pid(daemon) for daemon in DAEMONS if self.accounting or daemon not in ("mariadbd", "slurmdbd"))
 
     def pid(self, daemon: str) -> int | None:
         """The process of a daemon that this cluster started (a name in `DAEMONS`), None when it is gone."""

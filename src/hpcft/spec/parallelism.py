@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hpcft.spec.job import Job
-from hpcft.spec.variants import VARIANTS
 
 
 def refusals(job: Job) -> list[tuple[str, str]]:
@@ -17,7 +16,6 @@ def refusals(job: Job) -> list[tuple[str, str]]:
     if t.optim == "adamw_deepspeed" and t.offload == "none":
         found.append(("training.optim", "adamw_deepspeed is for offload; set training.offload, or another optim"))
     if job.model.dtype == "float16" and job.resources.accelerator == "cpu":
-        found.append(("model.dtype", "float16 needs a GPU: its loss scaling has no CPU form; use bfloat16 or float32"))
-    if VARIANTS[job.variant].quantization == "int8" and stage == 3:
-        found.append(("training.zero", "ZeRO 3 cannot divide int8 weights; use training.zero=2, or variant qlora"))
+        message = "float16 is for GPUs; on a CPU it would be computed as something else. Use bfloat16 or float32"
+        found.append(("model.dtype", message))
     return found

@@ -1,4 +1,5 @@
-"""Start-up times side by side: `hpcft --help` against a bare Typer program, `submit --dry-run` against it too.
+"""Start-up times side by side: `hpcft --help` against a bare Typer program, `submit --dry-run` against it too;
+and how long a shell waits for its completions.
 
 Both sides run in one call, in shuffled order, one thread each, after a warm-up; what is printed are medians of
 paired ratios, with a control that pairs the bare program with itself.
@@ -19,6 +20,8 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from hpcft.cli.main import COMPLETE
 
 HELLO = """
 import typer
@@ -55,6 +58,11 @@ def main() -> None:
             "bare Typer, hello (control)": bare,
             "hpcft --help": [hpcft, "--help"],
             "hpcft submit --dry-run": submit,
+            "completion of a verb": ["env", f"{COMPLETE}=complete_bash", "COMP_WORDS=hpcft s", "COMP_CWORD=1", hpcft],
+            "completion of a key": [
+                *("env", f"{COMPLETE}=complete_bash", "COMP_WORDS=hpcft submit --set training.z", "COMP_CWORD=3"),
+                hpcft,
+            ],
         }
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

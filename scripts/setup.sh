@@ -39,6 +39,9 @@ else
     fi
 fi
 
+if [ ! -e .venv/.synced ]; then
+    echo "setup: installing the locked packages into .venv; the first time a minute or more, and 7 GB of disk" >&2
+fi
 # Bytecode once here, rather than in every process of every job where it may not be written.
 UV_PYTHON_DOWNLOADS=never "$uv" sync --quiet --python "$python" --compile-bytecode
 # uv has written its index's addresses into the lock; the committed one has versions only.

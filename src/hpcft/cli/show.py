@@ -58,7 +58,9 @@ def _state_rows(run: Run) -> list[tuple[str, str]]:
     rows = [("state", str(run.state))]
     status = run.status
     if status is not None and run.state is not RunState.SUCCESS:
-        rows.append(("doing", f"{status.message or status.state} ({status.age_s:.0f} s ago)"))
+        what = "reason" if run.state is RunState.FAILURE else "doing"
+        words = "; ".join((status.message or status.state).split("\n  "))
+        rows.append((what, f"{words} ({status.age_s:.0f} s ago)"))
     if status is not None and status.total_steps:
         rows.append(("step", f"{status.step} of {status.total_steps}"))
     if status is not None and status.loss is not None:

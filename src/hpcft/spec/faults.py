@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 from hpcft.spec.parallelism import refusals
 
@@ -20,10 +23,20 @@ def _limits(job: Job) -> list[tuple[str, str]]:
     return []
 
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
 def _model(job: Job) -> list[tuple[str, str]]:
-    if job.model.trust_remote_code and not job.model.revision:
-        message = "code from a model is run only at a pinned revision: set model.revision"
+    """Code from a model is what was read: branches and tags move, a commit does not; a folder is the user's own."""
+    model = job.model
+    if not model.trust_remote_code or user_path(model.name).is_dir():
+        return []
+    if not model.revision:
+        message = "code from a model is run only at a pinned revision: set model.revision to the commit that you read"
         return [("model.trust_remote_code", message)]
+    if not _COMMIT.fullmatch(model.revision):
+        message = f"'{model.revision[:40]}' may move; with trust_remote_code it is a commit of 40 hex digits"
+        return [("model.revision", message)]
     return []
 
 

@@ -184,6 +184,17 @@ def test_a_partition_that_slurm_refuses_is_told_and_leaves_nothing(site: Path) -
         assert not (site / "results" / "refused").exists()
 
 
+def test_a_classifier_s_loss_does_not_grow_with_the_ranks(site: Path) -> None:
+    """Two classes that are guessed give ln 2, on any number of ranks."""
+    rows = [f"venue {i} is {'a pub' if i % 2 else 'an inn'},{i % 2}" for i in range(64)]
+    (site / "classes.csv").write_text("sentence,label\n" + "\n".join(rows) + "\n")
+    words = ["--dataset", "classes.csv", "--nodes", "2", "--lr", "1e-6", "--epochs", "1"]
+    run = job(site, "classes", "full", *words)
+    assert run.metrics["train/world_size"] == 2
+    assert run.metrics["train/first_loss"] == pytest.approx(0.693, abs=0.15)
+    assert run.metrics["final/validation_loss"] == pytest.approx(0.693, abs=0.15)
+
+
 def test_s3_planted_secrets_are_found_nowhere(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "planted-secret-0123456789abcdef0123456789abcdef"
     for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):

@@ -72,6 +72,32 @@ def test_classification_is_scored_by_accuracy_and_macro_f1(
     assert "train/total_training_flops_tflops" in metrics
 
 
+def test_a_classifier_s_loss_does_not_grow_with_accumulation(
+    worker: Any, files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The Trainer alone gives twice the loss at two accumulation steps, and at two ranks."""
+    model = build("bert", tmp_path_factory.mktemp("bert"))
+    found = {}
+    for batch, accumulation in ((8, 1), (4, 2)):
+        run = worker.finished(
+            f"classes-{accumulation}",
+            "lora",
+            model={"name": str(model)},
+            data={"dataset": str(files / "classes.csv"), "train_samples": 32},
+            training={
+                "num_train_epochs": None,
+                "max_steps": 3,
+                "per_device_train_batch_size": batch,
+                "gradient_accumulation_steps": accumulation,
+            },
+            evaluation={"enabled": False},
+        )
+        found[accumulation] = [e["loss"] for e in run.events("step")]
+    # Dropout falls otherwise; a factor of two would not.
+    assert found[2] == pytest.approx(found[1], rel=0.05)
+    assert found[1][0] == pytest.approx(0.693, abs=0.15)
+
+
 def test_questions_are_scored_by_exact_match_and_token_f1(worker: Any, files: Path) -> None:
     run = worker.finished("qa", "lora", data={"dataset": str(files / "qa.jsonl")}, training=SHORT)
     scores = evaluation(run)

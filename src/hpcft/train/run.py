@@ -112,6 +112,7 @@ def train(context: Context) -> dict[str, Any]:
         progress=Progress.from_dict(resume[1].totals) if resume else Progress(),
         validate=validator,
         eval_collator=fed.eval_collator,
+        classifies=labels is not None,
         model=model,
         args=arguments,
         train_dataset=fed.train,

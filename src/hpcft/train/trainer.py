@@ -89,6 +89,7 @@ class FineTuner(Trainer):
         validate: called on every rank after each epoch's evaluation loss; gives `validation/*` figures.
         eval_collator: of the evaluation loss, whose batches are padded: the Trainer weights a batch's loss by its
             rows, and rows laid end to end would count as one.
+        classifies: the model gives a class a row, and no text.
         progress: counters to go on from.
         others: the Hugging Face Trainer's.
     """
@@ -106,9 +107,14 @@ class FineTuner(Trainer):
         progress: Progress,
         validate: Validator | None,
         eval_collator: Any,
+        classifies: bool = False,
         **others: Any,
     ) -> None:
         super().__init__(**others)
+        if classifies:
+            # A classifier's loss is the mean over its rows whatever number of labels it is told. The Trainer takes it
+            # for a sum over that number, and gives the loss, and the gradient, times ranks and accumulation steps.
+            self.model_accepts_loss_kwargs = False
         self.rank = rank
         self.paths = paths
         self.recorder = recorder

@@ -77,13 +77,20 @@ def _answered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, pair: Pair) ->
     return whole.removeprefix(start).rstrip() if whole.startswith(start) else pair.target
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, chat: bool) -> list[list[int]]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rows: Sequence[Pair | Example]) -> list[list[int]]:
     """Prompts as tokens. A chat template writes the special tokens itself; the EOS that some tokenizers put after a
     text is taken away, since the answer is still to come."""
-    special = not (chat and tokenizer.chat_template is not None)
     eos = tokenizer.eos_token_id
-    found = tokenizer(texts, add_special_tokens=special)["input_ids"]
-    return [list(ids[:-1]) if ids and ids[-1] == eos else list(ids) for ids in found]
+    found: list[list[int]] = [[]] * len(rows)
+    for by_template in (False, True):
+        kind = [i for i, row in enumerate(rows) if bool(row.turns and tokenizer.chat_template) == by_template]
+        if not kind:
+            continue
+        texts = [_asked(tokenizer, prompt, rows[i]) for i in kind]
+        tokens = tokenizer(texts, add_special_tokens=not by_template)["input_ids"]
+        for i, ids in zip(kind, tokens, strict=True):
+            found[i] = list(ids[:-1]) if ids and ids[-1] == eos else list(ids)
+    return found
 
 
 def encode_prompt(
@@ -98,7 +105,7 @@ def encode_prompt(
     from dataclasses import replace
 
     def of(shorter: Pair | Example) -> list[int]:
-        return _tokens(tokenizer, [_asked(tokenizer, prompt, shorter)], chat=bool(shorter.turns))[0]
+        return _tokens(tokenizer, prompt, [shorter])[0]
 
     ids = of(asked)
     if len(ids) <= max_tokens:
@@ -150,7 +157,7 @@ def encode(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, prompt: Pr
     truncated = dropped = 0
     for start in range(0, len(pairs), _BATCH):
         chunk = pairs[start : start + _BATCH]
-        asked = _tokens(tokenizer, [_asked(tokenizer, prompt, p) for p in chunk], chat=bool(chunk[0].turns))
+        asked = _tokens(tokenizer, prompt, chunk)
         answers = tokenizer([_answered(tokenizer, prompt, p) for p in chunk], add_special_tokens=False)["input_ids"]
         for pair, whole, answer in zip(chunk, asked, answers, strict=True):
             target = [*answer, eos] if not answer or answer[-1] != eos else list(answer)

@@ -73,12 +73,17 @@ def check_architecture(model: ModelSection, task: str) -> None:
     """Refuse a model in a local folder that cannot do the task of the data.
 
     Raises:
-        ConfigError: an encoder that is asked for text.
+        ConfigError: an encoder that is asked for text, or a model of text and pictures.
     """
     config = user_path(model.name) / "config.json"
-    if task == "classification" or not config.is_file():
+    if not config.is_file():
         return
-    kind = str(_read_json(config).get("model_type"))
+    found = _read_json(config)
+    kind = str(found.get("model_type"))
+    if "text_config" in found:
+        raise not_text_alone(model.name, kind)
+    if task == "classification":
+        return
     family = FAMILIES.get(kind)
     if family is not None and not family.generates:
         raise ConfigError(
@@ -86,6 +91,47 @@ def check_architecture(model: ModelSection, task: str) -> None:
             where="model.name",
             hint="classify with it (data.task=classification), or take a model such as Llama, Qwen or GPT-2",
         )
+
+
+def not_text_alone(name: str, kind: str) -> ConfigError:
+    """The refusal of a model whose text part is one of several."""
+    return ConfigError(
+        f"'{name}' is of architecture '{kind}', which reads more than text; text models alone are trained here",
+        where="model.name",
+        hint="take the text model of the same family (of Gemma 3 for instance gemma-3-1b-it)",
+    )
+
+
+def weights_fault(path: Path) -> str | None:
+    """What is wrong with a safetensors file, told from its header and its size; None when nothing is.
+
+    The format: 8 bytes with the header's length (little endian), the header in JSON, the tensors' bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 2 <= length <= path.stat().st_size else None
+        if not isinstance(header, dict):
+            return "is cut off or not a safetensors file"
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        whole, there = 8 + length + max(ends, default=0), path.stat().st_size
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        return f"is not a safetensors file: {error}"
+    return None if there == whole else f"has {there} bytes, and its header asks for {whole}"
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse weights that are incomplete, by their files' headers and the index of their parts."""
+    index = folder / "model.safetensors.index.json"
+    parts = (
+        {folder / str(part) for part in (_read_json(index).get("weight_map") or {}).values()}
+        if (index.is_file())
+        else set()
+    )
+    for path in sorted(parts | set(folder.glob("*.safetensors"))):
+        fault = weights_fault(path) if path.is_file() else "is missing, and the index of the weights names it"
+        if fault:
+            raise ConfigError(fault, where=str(path), hint="copy or download it again; was the disk full?")
 
 
 def _check_folder(folder: Path, name: str) -> None:
@@ -115,6 +161,7 @@ def _check_folder(folder: Path, name: str) -> None:
                 hint="convert it once where you trust it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
             )
         raise ConfigError(f"the folder '{name}' holds no weights (*.safetensors)", where="model.name")
+    _check_weights(folder)
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise ConfigError(
             f"the folder '{name}' holds no tokenizer ({', '.join(_TOKENIZERS)})",

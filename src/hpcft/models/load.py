@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import ConfigError, UnavailableError
-from hpcft.models.availability import QUICKSTART
+from hpcft.models.availability import QUICKSTART, not_text_alone
 from hpcft.models.groups import FAMILIES, target_modules, warn_of_unknown
 from hpcft.models.quantization import int8_config, nf4_config
 from hpcft.spec.identifiers import user_path
@@ -63,6 +63,10 @@ def _explain(model: ModelSection, error: Exception) -> Exception:
             hint=f"accept its terms on the model's page ({model.name}), then `hf auth login` once on the login node; "
             "the job reads the token that is stored there",
         )
+    if type(error).__name__ == "SafetensorError":
+        return ConfigError(
+            f"the weights of '{model.name}' are broken: {text}", where="model.name", hint="get them again"
+        )
     if "safetensors" in text:
         return ConfigError(
             f"the model '{model.name}' has no safetensors weights; others are pickles, which can run code when they "
@@ -90,6 +94,8 @@ def load_config(model: ModelSection) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(resolve_model(model.name), **_source(model))
     except (OSError, ValueError) as error:
         raise _explain(model, error) from error
+    if config.get_text_config() is not config:
+        raise not_text_alone(model.name, config.model_type)
     return config
 
 
@@ -146,6 +152,7 @@ def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = Non
         UnavailableError, ConfigError: it cannot be loaded, or cannot do this.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     variant = VARIANTS[job.variant]
@@ -180,7 +187,7 @@ def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = Non
         options["ignore_mismatched_sizes"] = True
     try:
         model: PreTrainedModel = loader.from_pretrained(resolve_model(job.model.name), **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _explain(job.model, error) from error
     model.config.use_cache = False
     return model
@@ -225,7 +232,8 @@ def with_adapter(model: PreTrainedModel, job: Job, *, classifier: bool = False) 
     elif job.training.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        tuned = get_peft_model(model, lora_config(job, model.config.model_type, classifier=classifier))
+        adapter = lora_config(job, model.config.model_type, classifier=classifier)
+        tuned = get_peft_model(model, adapter, revision=job.model.revision)
     except ValueError as error:
         raise ConfigError(f"no adapter could be put on the model: {error}", where="lora.target_modules") from error
     for parameter in tuned.parameters():

@@ -149,6 +149,11 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def flag_of(key: str) -> str:
+    """The option that sets a key: its own, or --set."""
+    return next(iter(_flags().get(key, [])), f"--set {key}=VALUE")
+
+
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

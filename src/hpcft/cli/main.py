@@ -48,6 +48,19 @@ class _Verbs(TyperGroup):
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
         return verbs + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Name our option where another tool's spelling of it was typed and no option is near."""
+        try:
+            return super().invoke(ctx)
+        except typer.exceptions.TyperException as error:
+            if getattr(error, "possibilities", ...) in (None, []):
+                from hpcft.cli.job_options import flag_of
+                from hpcft.spec.keys import nearest
+
+                key = nearest(getattr(error, "option_name", "").lstrip("-").replace("-", "_"))
+                error.possibilities = [flag_of(key)] if key else None  # type: ignore[attr-defined]
+            raise
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))

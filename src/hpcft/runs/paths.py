@@ -72,6 +72,11 @@ class RunPaths:
         return self.root / "evaluation_results.json"
 
     @property
+    def benchmark(self) -> Path:
+        """Latency, memory and FLOPs of the model in use, and the machine that they were measured on."""
+        return self.root / "benchmark.json"
+
+    @property
     def predictions(self) -> Path:
         """Inputs, references and predictions of that validation."""
         return self.root / "predictions.jsonl"

@@ -1,0 +1,259 @@
+"""`hpcft pareto`: runs side by side by several measures, and which of them no other one beats."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hpcft.cli.complete import runs as complete_runs
+from hpcft.cli.output import as_json, say
+from hpcft.cli.texts import ending
+from hpcft.errors import HpcftError, UsageError
+from hpcft.report.pareto import (
+    NAMES,
+    Front,
+    Group,
+    Measure,
+    Point,
+    check_comparable,
+    figure,
+    front,
+    group_points,
+    parse_measure,
+    retention,
+)
+from hpcft.report.points import point_of
+from hpcft.runs.files import make_private, write_atomic, write_json
+from hpcft.runs.run import Run, find_run, list_runs
+from hpcft.spec.variants import VARIANTS
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_NAMED_RUNS = 10
+
+
+@dataclass
+class _Comparison:
+    """What the verb shows, whichever way."""
+
+    measures: list[Measure]
+    front: Front
+    groups: dict[str, Group]
+    baseline: Point | None
+    # Name of a run that is not compared → why.
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def points(self) -> list[Point]:
+        return [*self.front.members, *(point for point, _ in self.front.dominated)]
+
+    @property
+    def dominated_by(self) -> dict[str, str]:
+        return {point.name: better for point, better in self.front.dominated}
+
+    @property
+    def ratios(self) -> dict[str, dict[str, float]]:
+        return {} if self.baseline is None else retention(self.points, self.baseline, self.measures)
+
+
+def _measure_names(incomplete: str) -> list[str]:
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
+@app.command(
+    epilog=ending(
+        ["hpcft pareto", "hpcft pareto --measure f1 --measure vram --by-variant --out pareto"],
+        {0: "shown", 2: "no such run or measure, or runs that cannot be compared", 77: ""},
+    )
+)
+def pareto(
+    run: list[str] = typer.Argument(
+        None,
+        metavar="[RUN]...",
+        help="Directory, name, run id, job id, or a unique beginning; all runs with the measures when absent.",
+        autocompletion=complete_runs,
+    ),
+    results: Path = typer.Option(Path("results"), "--results", help="Folder of the run directories."),
+    measure: list[str] = typer.Option(
+        ["f1", "latency"],
+        "--measure",
+        help=f"Two to six: {', '.join(NAMES)}, or KEY, KEY:max, KEY:min of metrics.json.",
+        autocompletion=_measure_names,
+    ),
+    by_variant: bool = typer.Option(False, "--by-variant", help="One point a variant: the mean over its runs."),
+    baseline: str = typer.Option(
+        None, "--baseline", metavar="NAME", help="Run or variant that the others' figures are divided by."
+    ),
+    mix_hardware: bool = typer.Option(False, "--mix-hardware", help="Compare figures of different machines."),
+    mix_datasets: bool = typer.Option(False, "--mix-datasets", help="Compare scores on different data sets."),
+    out: Path = typer.Option(None, "--out", help="Folder for pareto.png, pareto.html and pareto.json."),
+    json: bool = typer.Option(False, "--json", help="Print the comparison as JSON."),
+) -> None:
+    """Compare runs by several measures: which of them no other one beats."""
+    measures = [parse_measure(text) for text in measure]
+    chosen = [find_run(text, results) for text in run] if run else list_runs(results)
+    points, unread = _read(chosen)
+    # A mean may take its score from one run and its cost from another.
+    counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
+    check_comparable(counted, mix_hardware=mix_hardware, mix_datasets=mix_datasets)
+    groups = {g.name: g for g in group_points(points)} if by_variant else {}
+    compared = [g.point for g in groups.values()] if by_variant else points
+    found = front(compared, measures)
+    lacking = {p.name: _lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
+    result = _Comparison(measures, found, groups, None, unread | lacking)
+    if baseline is not None:
+        result.baseline = _baseline(baseline, result)
+    _tell_left_out(result.left_out)
+    if out is not None:
+        _write(result, out)
+    if json:
+        as_json(_document(result))
+    elif result.points:
+        _table(*_rows(result))
+    else:
+        say(f"no run in {results} has {' and '.join(m.key for m in measures)}")
+
+
+def _read(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
+    points: list[Point] = []
+    unread: dict[str, str] = {}
+    for run in {run.paths.root.resolve(): run for run in runs}.values():
+        try:
+            point = point_of(run)
+        except HpcftError as error:
+            # One damaged run among many must not hide the others.
+            unread[run.name] = str(error).splitlines()[0]
+            continue
+        if point is None:
+            unread[run.name] = "no metrics yet"
+        else:
+            points.append(point)
+    return points, unread
+
+
+def _lack(point: Point, keys: list[str]) -> str:
+    return ", ".join(f"{key} is {point.values[key]}" if key in point.values else f"no {key}" for key in keys)
+
+
+def _baseline(text: str, result: _Comparison) -> Point:
+    label = VARIANTS[text].label if text in VARIANTS else text
+    named = [p for p in result.points if p.name == text] or [p for p in result.points if p.group == label]
+    if len(named) == 1:
+        return named[0]
+    if text in result.left_out:
+        raise UsageError(f"'{text}' cannot be the baseline: {result.left_out[text]}", where="--baseline")
+    what = f"fits {len(named)} runs" if named else "is none of the compared runs"
+    names = ", ".join(p.name for p in (named or result.points)[:_NAMED_RUNS]) or "there is none"
+    hint = f"{names}; --by-variant makes one of a variant's runs" if named else names
+    raise UsageError(f"'{text[:60]}' {what}", where="--baseline", hint=hint)
+
+
+def _tell_left_out(left_out: dict[str, str]) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in left_out.items():
+        by_reason[reason].append(name)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _NAMED_RUNS} more" if len(names) > _NAMED_RUNS else ""
+        say(_printable(f"left out, {reason}: {', '.join(names[:_NAMED_RUNS])}{more}"))
+
+
+def _write(result: _Comparison, folder: Path) -> None:
+    from hpcft.report.pareto_picture import draw_pareto_png, pareto_html
+
+    if not result.points:
+        say("nothing to draw")
+        return
+    make_private(folder)
+    write_json(folder / "pareto.json", _document(result))
+    write_atomic(folder / "pareto.html", pareto_html(result.front, result.measures, result.groups))
+    y, x = result.measures[:2]
+    draw_pareto_png(result.front, x, y, folder / "pareto.png", result.groups)
+    say(f"written: {folder / 'pareto.png'}, pareto.html, pareto.json")
+
+
+def _document(result: _Comparison) -> dict[str, Any]:
+    return {
+        "measures": [{"key": m.key, "better": "more" if m.maximize else "less"} for m in result.measures],
+        "points": [_described(p, result) for p in result.points],
+        "left_out": result.left_out,
+        "baseline": None if result.baseline is None else result.baseline.name,
+    }
+
+
+def _described(point: Point, result: _Comparison) -> dict[str, Any]:
+    keys = [m.key for m in result.measures]
+    described: dict[str, Any] = {
+        "name": point.name,
+        "variant": point.group,
+        "values": {k: point.values[k] for k in keys},
+        "front": point.name not in result.dominated_by,
+        "dominated_by": result.dominated_by.get(point.name),
+        "dataset": point.dataset,
+        "hardware": point.hardware,
+        "seed": point.seed,
+    }
+    if point.name in result.groups:
+        group = result.groups[point.name]
+        described |= {
+            "runs": list(group.runs),
+            "std": {k: group.std[k] for k in keys if k in group.std},
+            "n": {k: group.n[k] for k in keys},
+        }
+    if point.name in result.ratios:
+        described["ratio_to_baseline"] = result.ratios[point.name]
+    return described
+
+
+def _rows(result: _Comparison) -> tuple[list[str], list[list[str]]]:
+    measures = result.measures
+    head = ["run", "variant"] if not result.groups else ["variant"]
+    head += [f"{m.name} ({'max' if m.maximize else 'min'})" for m in measures]
+    if result.baseline is not None:
+        head += [f"{m.name} {'retention' if m.maximize else 'gain'}" for m in measures]
+    rows = []
+    for point in result.points:
+        row = [point.name, point.group] if not result.groups else [point.name]
+        row += [figure(point, m, result.groups) for m in measures]
+        if result.baseline is not None:
+            ratios = result.ratios[point.name]
+            row += [_ratio(ratios.get(m.key), m) for m in measures]
+        better = result.dominated_by.get(point.name)
+        rows.append([*row, f"dominated by {better}" if better else "front"])
+    return [*head, "verdict"], rows
+
+
+def _ratio(ratio: float | None, measure: Measure) -> str:
+    if ratio is None:
+        return "-"
+    return f"{100 * ratio:.1f} %" if measure.maximize else f"{ratio:.2f}x"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
+    """Columns on stdout; as plain text where it is not a terminal."""
+    lines = [[_printable(cell) for cell in line] for line in [head, *rows]]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table(header_style="bold")
+        for title in lines[0]:
+            grid.add_column(Text(title), overflow="fold")
+        for line in lines[1:]:
+            grid.add_row(*(Text(cell) for cell in line))
+        Console().print(grid)
+        return
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _printable(text: str) -> str:
+    """A folder can have any name, and a terminal obeys some characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,75 @@
+"""A run as a point of a comparison, from what stands in its directory."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hpcft.report.pareto import Point
+from hpcft.runs.files import read_json
+from hpcft.runs.run import Run
+from hpcft.spec.variants import VARIANTS
+
+_DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?)$")
+_DIGEST_DIGITS = 12
+
+
+def point_of(run: Run) -> Point | None:
+    """Read a run's figures.
+
+    Returns:
+        The point, with every number of the run's metrics; None when the run has none yet.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    values = {key: number for key, value in run.metrics.items() if (number := _number(value)) is not None}
+    if not values:
+        return None
+    config = run.config
+    benchmark = _mapping(read_json(run.paths.benchmark))
+    hardware = _mapping(benchmark.get("fingerprint")).get("id")
+    seed = _mapping(config.get("training")).get("seed")
+    return Point(
+        name=run.name,
+        group=_group(run),
+        values=values,
+        dataset=_dataset(run, benchmark),
+        hardware=None if hardware is None else str(hardware),
+        seed=seed if isinstance(seed, int) else None,
+    )
+
+
+def _number(value: Any) -> float | None:
+    # A run's files have NaN and infinities as words.
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("nan", "inf", "-inf")):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _group(run: Run) -> str:
+    variant = VARIANTS.get(str(run.config.get("variant")))
+    return variant.label if variant else str(run.metrics.get("model_variant", "unknown"))
+
+
+def _dataset(run: Run, benchmark: dict[str, Any]) -> str | None:
+    data = _mapping(run.config.get("data"))
+    source = data.get("validation") or data.get("dataset")
+    if not source:
+        return None
+    # A hub id is named by its last part, and may have a dot in it that begins no suffix.
+    name = _DATA_FILE.sub("", str(source).rstrip("/").rpartition("/")[2])
+    if data.get("subset") and not data.get("validation"):
+        name += f"/{data['subset']}"
+    for document in (_mapping(read_json(run.paths.evaluation)), benchmark):
+        digest = _mapping(document.get("data")).get("sha256")
+        if isinstance(digest, str):
+            return f"{name}@{digest[:_DIGEST_DIGITS]}"
+    return name
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

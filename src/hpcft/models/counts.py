@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from hpcft.viz.texts import Lang, text
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -45,3 +47,27 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         total += count
         trainable += count if parameter.requires_grad else 0
     return ParameterCount(total, trainable)
+
+
+def print_trainable_parameters(model: nn.Module, verbose: bool = True, lang: Lang = "en") -> dict[str, float]:
+    """Count a model's parameters for a table or `plot_parameter_distribution`.
+
+    Args:
+        model: any; packed 4-bit weights count as the weights they stand for.
+        verbose: print them.
+        lang: of what is printed.
+
+    Returns:
+        `total_params`, `trainable_params`, `frozen_params` and `trainable_percent`, which is 0 to 100.
+    """
+    count = count_parameters(model)
+    if verbose:
+        print(f"{text('total', lang)}: {count.total:,}")
+        print(f"{text('trainable', lang)}: {count.trainable:,} ({count.trainable_percent:.3f}%)")
+        print(f"{text('frozen', lang)}: {count.frozen:,}")
+    return {
+        "total_params": count.total,
+        "trainable_params": count.trainable,
+        "frozen_params": count.frozen,
+        "trainable_percent": count.trainable_percent,
+    }

@@ -1,11 +1,8 @@
-"""Pictures: drawn without a screen, complete, and never in the way of training."""
+"""Pictures of a training: drawn without a screen, complete, and never in the way of it."""
 
 from __future__ import annotations
 
-import logging
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,20 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpcft import viz
-from hpcft.viz import extract_history, guarded, picture, plot_training_curves, plot_training_loss
-
-
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved, without the second that each takes to write."""
-    figures: list[Figure] = []
-
-    def keep(self: Figure, path: Path, **options: object) -> None:
-        figures.append(self)
-        self.draw_without_rendering()
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
+from hpcft.viz import extract_history, history_by_step, plot_training_curves, plot_training_loss
 
 
 def texts(axes: Axes) -> list[str]:
@@ -162,39 +146,37 @@ def test_nothing_to_draw_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a36_a_failing_picture_never_stops_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("in the way of a folder")
-    assert guarded(plot_training_loss)([(1, 1.0)], [], tmp_path / "file" / "loss.png") is None
-    assert "visualisation failed: " in caplog.text
+def test_ta2_every_eval_series_is_complete(tmp_path: Path, saved: list[Figure]) -> None:
+    """The whole way: what the Trainer logged, each value of each series, is what the panels show."""
+    keys = ("eval_loss", "eval_perplexity", "eval_f1", "eval_runtime")
+    log = [{"loss": 3.0 - 0.1 * step, "step": step} for step in range(1, 31)]
+    log += [{key: step / 10 + number for number, key in enumerate(keys)} | {"step": step} for step in (10, 20, 30)]
+    plot_training_curves(history_by_step(log), save_path=tmp_path / "curves.png")
+    drawn = {axes.get_title(): axes.lines[0].get_xydata().tolist() for axes in saved[0].axes if axes.get_visible()}
+    assert list(drawn) == ["train_loss", *keys]
+    assert drawn["train_loss"] == [[step, 3.0 - 0.1 * step] for step in range(1, 31)]
+    for number, key in enumerate(keys):
+        assert drawn[key] == [[step, step / 10 + number] for step in (10, 20, 30)]
 
 
-def test_ta7_no_figure_stays_open_and_a_notebooks_settings_stay_whole(tmp_path: Path) -> None:
-    code = (
-        "import matplotlib, sys; from pathlib import Path; from hpcft.viz import plot_training_loss\n"
-        "before = dict(matplotlib.rcParams)\n"
-        "plot_training_loss([(1, 1.0)], [], Path(sys.argv[1]))\n"
-        "print(dict(matplotlib.rcParams) == before, 'matplotlib.pyplot' in sys.modules)"
-    )
-    # A user's own backend, which needs a screen that is not there.
-    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
-    done = subprocess.run(command, env={"MPLBACKEND": "TkAgg"}, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]
-    assert (tmp_path / "a.png").is_file()
+def test_ta3_an_entry_is_told_by_its_keys_and_not_by_its_text() -> None:
+    log = [{"loss": 1.0, "note": "before the evaluation"}, {"loss": 0.5, "evaluated": 1}, {"loss": 9.0, "eval_loss": 2}]
+    assert extract_history(log) == {"train_loss": [1.0, 0.5], "eval_loss": [2.0]}
 
 
-def test_ta7_a_missing_font_is_said_once_and_only_when_it_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
-) -> None:
-    monkeypatch.setattr(viz, "_cjk_fonts", lambda: ())
-    viz._say_boxes.cache_clear()
-    for title in ("Training", "LoRA 訓練過程", "학습"):
-        with caplog.at_level(logging.WARNING), picture(tmp_path / "a.png", size=(2, 2)) as (figure, _):
-            figure.suptitle(title)
-        assert caplog.text.count("Noto Sans CJK") == (title != "Training")
-    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+def test_an_eval_value_that_is_no_number_costs_no_other_series() -> None:
+    log = [{"eval_report": {"f1": 0.1}, "eval_note": "x", "eval_none": None, "eval_loss": 2.0, "step": 7}]
+    assert history_by_step(log) == {"eval_loss": [(7.0, 2.0)]}
 
 
-def test_a37_importing_from_any_folder_works_and_does_not_load_matplotlib(tmp_path: Path) -> None:
-    code = "import sys, hpcft.viz; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_a_curves_have_the_palettes_colours(tmp_path: Path, saved: list[Figure]) -> None:
+    history = {"train_loss": [3.0], "eval_loss": [2.0], "eval_perplexity": [7.0], "test_loss": [1.0]}
+    plot_training_curves(history, save_path=tmp_path / "curves.png")
+    assert [axes.lines[0].get_color() for axes in saved[0].axes] == ["#3498db", "#e74c3c", "#e74c3c", "#2ecc71"]
+
+
+def test_a8_texts_in_traditional_chinese(tmp_path: Path, saved: list[Figure], caplog: pytest.LogCaptureFixture) -> None:
+    plot_training_curves({"eval_loss": [(1, 2.0)]}, save_path=tmp_path / "a.png", lang="zh-TW")
+    assert saved[0].get_suptitle() == "訓練過程"
+    assert plot_training_curves({}, save_path=tmp_path / "b.png", lang="zh-TW") is None
+    assert "⚠️ 沒有可繪製的指標" in caplog.messages

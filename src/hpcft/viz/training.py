@@ -1,123 +1,36 @@
-"""The one plotting module. Pictures are drawn without a screen and saved at 300 dpi; one that fails never stops
-training."""
+"""Pictures of a training: its losses, and every series of its history."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from hpcft.viz.style import EVAL_LOSS_COLOR, PEFT_COLORS, TRAIN_LOSS_COLOR, picture
+from hpcft.viz.texts import Lang, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Points = Sequence[tuple[float, float]]
 
-TRAIN_COLOR, EVAL_COLOR = "#2196F3", "#FF9800"
-_CJK_FONTS = (
-    "Noto Sans CJK TC",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK KR",
-    "Microsoft JhengHei",
-    "PingFang TC",
-    "Arial Unicode MS",
-    "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei",
-    "NanumGothic",
-)
-_CJK_TEXT = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _ANNOTATED_POINTS = 20
-
-
-def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
-    """Wrap a plotting function so that its failure is told and nothing more."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            # Anything at all: a picture is never worth a training run.
-            log.warning("⚠️  visualisation failed: %s", error)
-            return None
-
-    return call
-
-
-@contextmanager
-def picture(
-    path: Path, *, rows: int = 1, columns: int = 1, size: tuple[float, float] = (10, 6)
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure in the common style, saved as PNG when the block ends, and not when it fails.
-
-    It belongs to no plotting window: it needs no screen, there is nothing to close, and the settings of a notebook
-    that calls this stay as they are.
-
-    Args:
-        path: PNG to write; its folder is made.
-        rows, columns: of panels.
-        size: width and height in inches.
-    """
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    fonts = ["DejaVu Sans", *_cjk_fonts()]
-    with style.context(["default", {"font.family": fonts, "axes.grid": True, "grid.alpha": 0.3}]):
-        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-        FigureCanvasAgg(figure)
-        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            if not _cjk_fonts() and _has_cjk(figure):
-                _say_boxes()
-                # Said once for all, where matplotlib says it of each character.
-                warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(path, format="png", dpi=300, bbox_inches="tight")
-
-
-@functools.cache
-def _cjk_fonts() -> tuple[str, ...]:
-    from matplotlib import font_manager
-
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    return tuple(name for name in _CJK_FONTS if name in known)
-
-
-def _has_cjk(figure: Figure) -> bool:
-    from matplotlib.text import Text
-
-    return any(isinstance(text, Text) and _CJK_TEXT.search(text.get_text()) for text in figure.findobj(Text))
-
-
-@functools.cache
-def _say_boxes() -> None:
-    log.warning(
-        "no font with Chinese, Japanese or Korean characters is installed: pictures show them as boxes "
-        "(one that would do is Noto Sans CJK)"
-    )
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
-def _label(name: str, points: Points) -> str:
+def _label(name: str, points: Points, lang: Lang) -> str:
     """The name, and how many of its points cannot be drawn: a curve that ends in NaN must not look like one that
     ends."""
     lost = len(points) - len(_finite(points))
-    return f"{name} ({lost} not finite)" if lost else name
+    return text("not_finite", lang, name=name, count=lost) if lost else name
 
 
 def _draw(axes: Axes, points: Points, color: str, label: str) -> None:
@@ -129,18 +42,22 @@ def _draw(axes: Axes, points: Points, color: str, label: str) -> None:
     axes.plot(xs, ys, "o-" if len(points) <= _ANNOTATED_POINTS else "-", color=color, label=label, linewidth=1.6, ms=4)
 
 
-def plot_training_loss(train: Points, evaluation: Points, path: Path) -> Path | None:
+def plot_training_loss(train: Points, evaluation: Points, path: Path, lang: Lang = "en") -> Path | None:
     """Draw the training loss blue and the evaluation loss orange, with each one's minimum marked.
 
     Args:
         train, evaluation: (step, loss). NaN and infinities are left out, and their number is said in the legend.
         path: PNG to write.
+        lang: of the texts.
 
     Returns:
         The path, or None when there is nothing to draw.
     """
-    named = [("training loss", TRAIN_COLOR, train), ("evaluation loss", EVAL_COLOR, evaluation)]
-    curves = [(_label(name, points), color, _finite(points)) for name, color, points in named]
+    named = [
+        (text("train_series", lang), TRAIN_LOSS_COLOR, train),
+        (text("eval_series", lang), EVAL_LOSS_COLOR, evaluation),
+    ]
+    curves = [(_label(name, points, lang), color, _finite(points)) for name, color, points in named]
     curves = [curve for curve in curves if curve[2]]
     if not curves:
         log.warning("no loss to draw in %s", path.name)
@@ -157,7 +74,7 @@ def plot_training_loss(train: Points, evaluation: Points, path: Path) -> Path | 
             place = (x - left) / (right - left)
             axes.plot([x], [y], "o", color=color, markersize=8, markeredgecolor="black", zorder=5)
             axes.annotate(
-                f"Min: {y:.4f}\nstep {x:g}",
+                text("minimum", lang, value=y, step=x),
                 xy=(x, y),
                 xytext=(0, -18 if below else 18),
                 textcoords="offset points",
@@ -168,8 +85,8 @@ def plot_training_loss(train: Points, evaluation: Points, path: Path) -> Path | 
                 fontsize=10,
                 zorder=6,
             )
-        axes.set(xlabel="Optimizer step", ylabel="Loss")
-        axes.set_title("Training loss", loc="left", fontweight="bold")
+        axes.set(xlabel=text("step", lang), ylabel=text("loss", lang))
+        axes.set_title(text("training_loss", lang), loc="left", fontweight="bold")
         # Beside the title, since any place among the curves may be taken.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
         axes.margins(y=0.25)
@@ -179,10 +96,11 @@ def plot_training_loss(train: Points, evaluation: Points, path: Path) -> Path | 
 def plot_training_curves(
     history: Mapping[str, Sequence[Any]],
     metrics: Sequence[str] | None = None,
-    title: str = "Training",
+    title: str | None = None,
     *,
     save_path: Path | str,
-    x_label: str = "Optimizer step",
+    x_label: str | None = None,
+    lang: Lang = "en",
 ) -> Path | None:
     """Draw every series of a history, one panel each.
 
@@ -190,9 +108,10 @@ def plot_training_curves(
         history: name → values, or (x, value) pairs. Values alone are numbered from 1. NaN and infinities are left
             out, and their number is said in the panel's title.
         metrics: names to draw, in order; all by default.
-        title: over the panels.
+        title: over the panels; `Training` by default.
         save_path: PNG to write.
-        x_label: what the x of pairs is.
+        x_label: what the x of pairs is; the optimizer's step by default.
+        lang: of the texts.
 
     Returns:
         The path, or None when there is nothing to draw.
@@ -201,17 +120,18 @@ def plot_training_curves(
     series = {name: _points(history[name]) for name in chosen}
     series = {name: points for name, points in series.items() if _finite(points)}
     if not series:
-        log.warning("⚠️ nothing to draw: the history holds no values")
+        log.warning("%s", text("nothing", lang))
         return None
     columns = min(2, len(series))
     rows = math.ceil(len(series) / columns)
     size = (10.0, 6.0) if len(series) == 1 else (14.0, 4.5 * rows)
     with picture(Path(save_path), rows=rows, columns=columns, size=size) as (figure, panels):
         for axes, (name, points) in zip(panels, series.items(), strict=False):
-            _panel(axes, name, points, x_label if _paired(history[name]) else "Log entry")
+            paired = x_label or text("step", lang)
+            _panel(axes, name, points, paired if _paired(history[name]) else text("entry", lang), lang)
         for axes in panels[len(series) :]:
             axes.set_visible(False)
-        figure.suptitle(title, fontsize=14, fontweight="bold")
+        figure.suptitle(title or text("training", lang), fontsize=14, fontweight="bold")
     return Path(save_path)
 
 
@@ -225,9 +145,16 @@ def _points(values: Sequence[Any]) -> list[tuple[float, float]]:
     return [(float(i), float(y)) for i, y in enumerate(values, 1)]
 
 
-def _panel(axes: Axes, name: str, points: Points, x_label: str) -> None:
+def _series_color(name: str) -> str:
+    for kind in ("train", "test"):
+        if name.startswith(kind):
+            return PEFT_COLORS[kind]
+    return PEFT_COLORS["eval"]
+
+
+def _panel(axes: Axes, name: str, points: Points, x_label: str, lang: Lang) -> None:
     finite = _finite(points)
-    _draw(axes, finite, TRAIN_COLOR if name.startswith("train") else EVAL_COLOR, name)
+    _draw(axes, finite, _series_color(name), name)
     if len(finite) <= _ANNOTATED_POINTS:
         ys = [y for _, y in finite]
         for (x, y), before, after in zip(finite, ys[:1] + ys, ys[1:] + ys[-1:], strict=False):
@@ -242,22 +169,29 @@ def _panel(axes: Axes, name: str, points: Points, x_label: str) -> None:
                 va="top" if dip else "baseline",
                 fontsize=8,
             )
-    axes.set(xlabel=x_label, title=_label(name, points))
+    axes.set(xlabel=x_label, title=_label(name, points, lang))
     axes.margins(x=0.08, y=0.2)
 
 
-def extract_history(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Series from the Trainer's `state.log_history`.
+def history_by_step(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Series from the Trainer's `state.log_history`, each value with its optimizer step.
 
     Returns:
         `train_loss`, `eval_loss`, `eval_perplexity`, then every other key that starts with `eval_`, each with all of
-        its values; series without values are left out.
+        its values as (step, value); an entry without a step has its place in the log instead. Series without values
+        are left out, and so is what is no number.
     """
-    history: dict[str, list[float]] = {"train_loss": [], "eval_loss": [], "eval_perplexity": []}
-    for entry in log_history:
+    history: dict[str, list[tuple[float, float]]] = {"train_loss": [], "eval_loss": [], "eval_perplexity": []}
+    for place, entry in enumerate(log_history, 1):
+        step = float(entry.get("step", place))
         if "loss" in entry and "eval_loss" not in entry:
-            history["train_loss"].append(float(entry["loss"]))
+            history["train_loss"].append((step, float(entry["loss"])))
         for key, value in entry.items():
-            if key.startswith("eval_"):
-                history.setdefault(key, []).append(float(value))
-    return {name: values for name, values in history.items() if values}
+            if key.startswith("eval_") and isinstance(value, Real):
+                history.setdefault(key, []).append((step, float(value)))
+    return {name: points for name, points in history.items() if points}
+
+
+def extract_history(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The series of `history_by_step` as values alone, in the order they were logged."""
+    return {name: [value for _, value in points] for name, points in history_by_step(log_history).items()}

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from hpcft.train.recorder import Recorder
 
 log = logging.getLogger("hpcft.worker")
+# Where the function of a kind of job stands; it has the kind's name.
+KINDS = {
+    "train": "hpcft.train.run",
+    "evaluate": "hpcft.stages.evaluate",
+    "merge": "hpcft.stages.merge",
+    "quantize": "hpcft.stages.quantize",
+    "bench": "hpcft.stages.bench",
+}
 _FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 
 
@@ -72,9 +81,10 @@ def main(argv: list[str] | None = None) -> int:
             recorder.follow_loading()
             recorder.tracker = _start_tracking(job, paths, intent, rank.world_size)
 
-        from hpcft.train.run import Context, train
+        from hpcft.train.context import Context
 
-        train(Context(job, paths, rank, device, attempt, recorder, stop))
+        work = import_module(KINDS[job.kind])
+        getattr(work, job.kind)(Context(job, paths, rank, device, attempt, recorder, stop))
         _stop_tracking(recorder, paths, job, exit_code=0)
         if recorder is not None:
             recorder.status("finished", message="finished")
@@ -128,22 +138,11 @@ def _log_to(handler: logging.Handler) -> None:
 
 
 def _start_tracking(job: Job, paths: RunPaths, intent: dict[str, object], world_size: int) -> Tracker:
+    from hpcft.tracking.config import wandb_settings
     from hpcft.tracking.credentials import adopted_run_id, resolve_mode
-    from hpcft.tracking.names import run_name
     from hpcft.tracking.wandb import Tracker
-    from hpcft.train.run import wandb_config
 
-    run_id = adopted_run_id() or str(intent.get("run_id", paths.root.name))
-    settings = {
-        "project": job.tracking.project,
-        "entity": job.tracking.entity,
-        "id": run_id,
-        "name": run_name(VARIANTS[job.variant].label, job.data.dataset, run_id),
-        "job_type": "training",
-        "config": wandb_config(job, world_size),
-        "tags": list(job.tracking.tags),
-        "notes": job.tracking.notes,
-    }
+    settings = wandb_settings(job, adopted_run_id() or str(intent.get("run_id", paths.root.name)), world_size)
     return Tracker(paths.wandb, resolve_mode(job.tracking.mode, bool(intent.get("internet", True))), settings, log)
 
 
@@ -151,9 +150,9 @@ def _stop_tracking(recorder: Recorder | None, paths: RunPaths, job: Job | None, 
     """End wandb's run, with the model as an artifact when the job is given. It may take ten seconds at most."""
     if recorder is None or recorder.tracker is None:
         return
-    if job is not None and job.tracking.log_model:
+    if job is not None and job.tracking.log_model and paths.final_model.is_dir():
+        from hpcft.tracking.config import wandb_config
         from hpcft.tracking.names import artifact_name
-        from hpcft.train.run import wandb_config
 
         label = VARIANTS[job.variant].label
         recorder.tracker.artifact(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from hpcft.cli.main import VERBS
 from hpcft.cli.texts import EXIT_CODES
@@ -35,6 +37,18 @@ def test_every_verb_has_two_examples_and_its_exit_codes(hpcft: Call, words: tupl
     assert {int(code) for code in codes} <= set(EXIT_CODES)
 
 
+def finish(run: Path, model: Path | None = None) -> None:
+    """What a finished run has: an end marker and a model, an adapter to the quickstart model or a whole one."""
+    folder = run / "final_model"
+    if model is not None:
+        shutil.copytree(model, folder)
+    else:
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "quickstart"}')
+        save_file({}, folder / "adapter_model.safetensors")
+    (run / "done.json").write_text("{}")
+
+
 def dry(line: str) -> list[str]:
     """The words of an example behind `hpcft`, without starting a job: `run` takes what `submit` takes."""
     line = line.removeprefix("source <(").removesuffix(")").partition(" > ")[0]
@@ -42,7 +56,12 @@ def dry(line: str) -> list[str]:
     words = words[words.index("hpcft") + 1 :]
     if words[0] == "run":
         words[0] = "submit"
-    return [*words, "--dry-run"] if words[0] == "submit" and "--dry-run" not in words else words
+    words = [word for word in words if word != "--wait"]
+    return (
+        [*words, "--dry-run"]
+        if words[0] in ("submit", "evaluate", "merge", "quantize", "bench") and "--dry-run" not in words
+        else words
+    )
 
 
 # A probe asks a cluster: tests/slurm has one that answers.
@@ -53,7 +72,11 @@ def test_u11_every_example_runs(
     monkeypatch.setenv("HPCFT_CACHE", str(small_quickstart))
     (project / "pairs.csv").write_text("source,target\na,b\nc,d\n")
     (project / "job.yaml").write_text("model: {name: quickstart}\ndata: {dataset: quickstart}\n")
-    assert hpcft("render", "--preset", "quickstart", "--name", "first", "--cluster", "local").code == 0
+    (project / "test.csv").write_text("source,target\na,b\nc,d\n")
+    for name in ("first", "first_merge"):
+        assert hpcft("render", "--preset", "quickstart", "--name", name, "--cluster", "local").code == 0
+    finish(project / "results" / "first")
+    finish(project / "results" / "first_merge", next(small_quickstart.glob("quickstart*")))
     for line in examples(hpcft(*words, "--help").out):
         command = dry(line)
         if command[:2] == ["cluster", "probe"]:

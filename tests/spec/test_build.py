@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcft.spec.build import build, flat
-from hpcft.spec.job import Job, parse_time
+from hpcft.spec.job import Job
 from hpcft.spec.keys import fields, nearest
 from hpcft.spec.layers import (
     Layer,
@@ -20,6 +20,7 @@ from hpcft.spec.layers import (
     pairs_layer,
     yaml_layer,
 )
+from hpcft.spec.types import parse_time
 
 
 def errors_of(*layers: Layer) -> list[str]:
@@ -122,7 +123,7 @@ def test_environment_variables_set_keys_and_misspelt_ones_are_named() -> None:
 
 def test_ptq_is_refused_with_one_clear_sentence() -> None:
     (line,) = errors_of(options_layer({"variant": ("ptq", "--variant")}))
-    assert "not part of this version" in line
+    assert "ptq is several jobs" in line
     assert line.count("\n") == 0
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from support.worker import Worker
 
-from hpcft.models.quickstart import build_model
 from hpcft.runs.run import Run
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of 64 x 2 with its tokenizer."""
+    from hpcft.models.quickstart import build_model
+
     folder = tmp_path_factory.mktemp("model")
     build_model(folder, steps=0, hidden=64, layers=2, vocab=512)
     return folder

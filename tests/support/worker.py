@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ class Worker:
         job: dict[str, Any] = {"variant": variant, "model": {"name": str(self.model)}}
         for section in BASE.keys() | changes.keys():
             job[section] = {**job.get(section, {}), **BASE.get(section, {}), **changes.get(section, {})}
+        return self._made(name, job)
+
+    def _made(self, name: str, job: dict[str, Any]) -> Run:
         paths = make_run_directory(self.folder, name, name)
         paths.config.write_text(yaml.safe_dump(job))
         with EventLog(paths.client) as journal:
@@ -64,8 +68,58 @@ class Worker:
             time.sleep(0.005)
         return process.wait(timeout=300)
 
+    def stage(self, kind: str, of: Run, name: str, **changes: dict[str, Any]) -> Run:
+        """A finished job that works on a run, as the command line makes it."""
+        from hpcft.cli.subject import model_of, taken
+
+        job = _tree(taken(of.config)) | {"kind": kind, "of": str(of.paths.root)}
+        job["resources"] = BASE["resources"]
+        if kind == "quantize":
+            job["variant"] = "ptq"
+        for section, values in changes.items():
+            job[section] = {**job.get(section, {}), **values}
+        job["model"]["name"] = model_of(of)
+        return self.work(self._made(name, job))
+
+    def work(self, run: Run) -> Run:
+        """Do a run's job in this process, as the worker does it, without the seconds that its imports take."""
+        import torch
+
+        from hpcft.runs.create import begin_attempt
+        from hpcft.spec.build import build
+        from hpcft.spec.layers import yaml_layer
+        from hpcft.train.context import Context
+        from hpcft.train.ranks import Rank
+        from hpcft.train.recorder import Recorder
+        from hpcft.train.stop import StopRequest
+        from hpcft.worker import KINDS
+
+        job = build([yaml_layer(run.paths.config)]).job
+        attempt = begin_attempt(run.paths)
+        recorder = Recorder(run.paths, attempt, job.tracking.log_every)
+        context = Context(job, run.paths, Rank(0, 0, 1), torch.device("cpu"), attempt, recorder, StopRequest())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            getattr(import_module(KINDS[job.kind]), job.kind)(context)
+        finally:
+            torch.set_num_threads(threads)
+            recorder.close()
+        return run
+
     def finished(self, name: str, variant: str, **changes: dict[str, Any]) -> Run:
         run = self.make(name, variant, **changes)
         code = self.run(run)
         assert code == 0, run.paths.batch_log.read_text()[-3000:]
         return run
+
+
+def _tree(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, mark, inner = key.partition(".")
+        if mark:
+            tree.setdefault(section, {})[inner] = value
+        else:
+            tree[section] = value
+    return tree

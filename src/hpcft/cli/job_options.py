@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcft.cli.complete import choices, clusters, pairs, presets, values
+from hpcft.cli.complete import choices, clusters, pairs, presets, runs, values
 from hpcft.errors import UsageError
 from hpcft.spec import assets
 from hpcft.spec.identifiers import user_path
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from hpcft.spec.layers import Layer
 
 _NO_EVAL = "evaluation.enabled"
+# Keys that say nothing to a training job.
+_OF_STAGES = ("quantize.", "bench.", "merge.")
+# Options that every job has.
+ANY_JOB = ("name", "results", "model.trust", "resources.", "tracking.")
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Request:
     Attributes:
         options: key → (text, the option as it is spelt).
         pairs: `--set` values. words: bare arguments, a spec file or `key=value`.
+        kind: what the job does. subject: the run or model that it works on, unless it trains.
     """
 
     options: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -41,6 +46,8 @@ class Request:
     words: list[str] = field(default_factory=list)
     preset: str | None = None
     cluster: str | None = None
+    kind: str = "train"
+    subject: str | None = None
 
 
 @dataclass
@@ -67,7 +74,32 @@ def _flags() -> dict[str, list[str]]:
 
 def takes_job(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the job options; it receives them as its first argument, a `Request`."""
-    parameters = [
+    return _with_options(function, "train")
+
+
+def takes_subject(kind: str, sections: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The same for a job that works on a run or a model, which is its first argument.
+
+    Args:
+        kind: of the job.
+        sections: the beginnings of the keys that get options of their own.
+    """
+    return lambda function: _with_options(function, kind, sections)
+
+
+def _subject_parameter() -> inspect.Parameter:
+    argument = typer.Argument(
+        ...,
+        metavar="RUN",
+        help="A finished run (directory, name, id), a model's or adapter's folder, or a hub id.",
+        autocompletion=runs,
+    )
+    return _parameter("subject", str, argument)
+
+
+def _with_options(function: Callable[..., None], kind: str, sections: tuple[str, ...] = ("",)) -> Callable[..., None]:
+    parameters = [] if kind == "train" else [_subject_parameter()]
+    parameters += [
         _parameter(
             "words",
             list[str] | None,
@@ -111,11 +143,15 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
                 autocompletion=pairs,
             ),
         ),
-        _parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")),
     ]
+    if kind == "train":
+        parameters.append(_parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")))
     names: dict[str, tuple[str, str]] = {}
     known = fields()
     for key, flags in _flags().items():
+        foreign = key.startswith(_OF_STAGES) if kind == "train" else not key.startswith(sections)
+        if foreign:
+            continue
         name = key.replace(".", "__")
         names[name] = (key, flags[0])
         default = known[key].get_default(call_default_factory=True)
@@ -139,8 +175,10 @@ def takes_job(function: Callable[..., None]) -> Callable[..., None]:
             words=given["words"] or [],
             preset=given["preset"],
             cluster=given["cluster"],
+            kind=kind,
+            subject=given.get("subject"),
         )
-        if given["no_eval"]:
+        if given.get("no_eval"):
             request.options[_NO_EVAL] = ("false", "--no-eval")
         function(request, **{p.name: given[p.name] for p in own})
 
@@ -175,6 +213,11 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     layers = [*_file_layers(request), environment_layer(os.environ)]
     layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
     layers.append(_strongest(request))
+    name = None
+    if request.subject is not None:
+        from hpcft.cli.subject import around
+
+        layers, name = around(layers, request.kind, request.subject)
     named = merge(layers)[0].get(CLUSTER)
     profile, reason = choose_cluster(request.cluster, named)
     gpu_type = merge(layers)[0].get("resources.gpu_type", (profile.resources.get("gpu_type"), ""))[0]
@@ -182,7 +225,7 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     resources = {f"resources.{key}": value for key, value in own.items()}
     resolved = build([mapping_layer(resources, f"profile {profile.name}"), *layers])
     stem = request.preset or Path(resolved.job.data.dataset).stem
-    return Plan(resolved, profile, reason, _stem(stem, resolved.job.variant))
+    return Plan(resolved, profile, reason, _stem(name or stem, request.kind if name else resolved.job.variant))
 
 
 def configured_cluster(request: Request) -> tuple[str, str] | None:

@@ -56,16 +56,25 @@ def check(plan: Plan) -> None:
     job = plan.resolved.job
     if plan.profile.scheduler == "local":
         check_one_node(job)
-    check_model(job.model, plan.profile.internet)
+    if job.kind == "train":
+        check_model(job.model, plan.profile.internet)
+    else:
+        from hpcft.models.open import check_subject
+
+        check_subject(job, plan.profile.internet)
+    if job.kind == "merge" and job.of is None:
+        # Without a run's data it is compared on made-up prompts.
+        return
     from hpcft.data.sources import is_hub
     from hpcft.data.split import check_labels, load, named_sets
 
     paths = [path for _, path in named_sets(job.data)] + ([job.data.validation] if job.data.validation else [])
     if not any(is_hub(path) for path in paths) and sum(map(_size, paths)) <= _CHECKED_BYTES:
-        data = load(job.data, job.training.seed)
-        if data.labels:
+        data = load(job.data, job.training.seed, training=job.kind == "train")
+        if data.labels and job.kind == "train":
             check_labels(data.labels, job.model.num_labels)
-        check_architecture(job.model, data.task)
+        if job.kind == "train":
+            check_architecture(job.model, data.task)
 
 
 def _size(path: str) -> int:

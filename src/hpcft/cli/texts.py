@@ -14,6 +14,11 @@ EXIT_CODES = {
     130: "interrupted",
 }
 
+# Of every verb that submits a job.
+SUBMIT_CODES = {0: "submitted; with --wait: finished", 1: "with --wait: failed"} | dict.fromkeys(
+    (2, 65, 69, 75, 77, 78), ""
+)
+
 
 def ending(examples: list[str], codes: dict[int, str]) -> str:
     """The end of a verb's help.

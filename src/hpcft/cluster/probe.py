@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from hpcft.cluster.slurm import Answer, accounts, call, parse_gpus
 from hpcft.errors import UnavailableError
-from hpcft.spec.job import parse_time
+from hpcft.spec.types import parse_time
 
 _CONTAINERS = ("apptainer", "singularity", "enroot")
 _HOURS = 4

@@ -15,8 +15,8 @@ from hpcft.errors import ConfigError
 from hpcft.spec import assets
 from hpcft.spec.build import build
 from hpcft.spec.identifiers import path_fault
-from hpcft.spec.job import Identifier
 from hpcft.spec.layers import Problem, SpecError, mapping_layer
+from hpcft.spec.types import Identifier
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # Whole words: TOKENIZERS_PARALLELISM holds no token; and a path to a secret (HF_TOKEN_PATH) is none.

@@ -19,7 +19,8 @@ from hpcft.cluster.slurm import accounts, gpus, overriding_variables, partitions
 from hpcft.errors import ConfigError, HpcftError, UnavailableError
 from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
-from hpcft.spec.job import Job, parse_time
+from hpcft.spec.job import Job
+from hpcft.spec.types import parse_time
 
 # After a doubt the queue is looked at this often: accounting is up to some seconds behind.
 _LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)

@@ -44,6 +44,7 @@ class Dataset:
         parts: names of a mix's sets; empty without a mix.
         prompt: template of training and generation.
         sha256: of all rows used and their order; of a stream, of the validation rows.
+        validation_sha256: of the validation inputs with their references: scores of the same one can be compared.
         skipped: rows left out because a text was empty.
     """
 
@@ -55,10 +56,11 @@ class Dataset:
     parts: list[str]
     prompt: Prompt
     sha256: str
+    validation_sha256: str
     skipped: int
 
 
-def load(data: DataSection, seed: int) -> Dataset:
+def load(data: DataSection, seed: int, *, training: bool = True) -> Dataset:
     """Read a job's data and divide it.
 
     Rows of one input stay together: with several references an input, a division by rows would ask in validation
@@ -66,16 +68,20 @@ def load(data: DataSection, seed: int) -> Dataset:
 
     Args:
         seed: of the division and the order, unless `data.split_seed` is another one.
+        training: whether the training rows are needed; without, a validation set of its own is read alone.
 
     Raises:
         DataError: it cannot be read, or has too few distinct inputs to divide, or a class that training has not.
         ConfigError: the sets of a mix do not go together.
     """
     seed = seed if data.split_seed is None else data.split_seed
+    alone = not training and data.validation is not None
+    if alone:
+        data = data.model_copy(update={"dataset": data.validation, "mix": [], "validation": None, "streaming": False})
     named = named_sets(data)
     sources = [_first_rows(data) if data.streaming else read_source(path, data) for _, path in named]
     _same_kind(named, sources)
-    if sources[0].task == "classification":
+    if sources[0].task == "classification" and not alone:
         for source in sources:
             _check_classes(source)
     prompts = {prompt_for(data.prompt, s.columns) for s in sources}
@@ -90,10 +96,11 @@ def load(data: DataSection, seed: int) -> Dataset:
     validation: list[Pair] = []
     examples: list[Example] = []
     for index, ((part, _), source) in enumerate(zip(named, sources, strict=True)):
-        own, held_out = _divided(source, given, data, seed, task)
+        own, held_out = ([], source.pairs) if alone else _divided(source, given, data, seed, task)
         if data.train_samples:
             own = own[: _share(data.train_samples, len(named), index)]
-        drawn = _drawn(group(held_out), max(1, _share(data.eval_samples, len(named), index)), seed)
+        limit = max(1, _share(data.eval_samples, len(named), index)) if data.eval_samples else None
+        drawn = _drawn(group(held_out), limit, seed)
         kept = {(e.source, e.context, e.turns) for e in drawn}
         train += [replace(p, part=part) for p in own]
         validation += [replace(p, part=part) for p in held_out if p.key in kept]
@@ -103,9 +110,8 @@ def load(data: DataSection, seed: int) -> Dataset:
     labels: list[str] = []
     if task == "classification":
         # Of a stream only the beginning was seen; the validation set may show more of the classes.
-        labels = _labels(train + validation if data.streaming else train, validation)
+        labels = _labels(train + validation if data.streaming or alone else train, validation)
     train = [] if data.streaming else train
-    content = json.dumps([[*p.key[:2], p.target] for p in train + validation], ensure_ascii=False)
     return Dataset(
         task=task,
         labels=labels,
@@ -114,9 +120,14 @@ def load(data: DataSection, seed: int) -> Dataset:
         validation=examples,
         parts=[part for part, _ in named if part],
         prompt=prompts.pop(),
-        sha256=hashlib.sha256(content.encode()).hexdigest(),
+        sha256=_digest([[*p.key[:2], p.target] for p in train + validation]),
+        validation_sha256=_digest([[e.source, e.context, e.turns, e.references] for e in examples]),
         skipped=sum(s.skipped for s in sources),
     )
+
+
+def _digest(rows: list[list[object]]) -> str:
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
 def split(source: Source, share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -268,10 +279,10 @@ def _share(total: int, parts: int, index: int) -> int:
     return total // parts + (index < total % parts)
 
 
-def _drawn(examples: list[Example], limit: int, seed: int) -> list[Example]:
+def _drawn(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
     """As many examples as the limit allows, in their order, from the whole file: files are often sorted, and then
     the first ones are no sample."""
-    if len(examples) <= limit:
+    if limit is None or len(examples) <= limit:
         return examples
     chosen = random.Random(seed).sample(range(len(examples)), limit)  # noqa: S311
     return [examples[i] for i in sorted(chosen)]

@@ -66,11 +66,7 @@ def training_flops(
             tuning. A model that cannot be run on shapes alone raises what it meets there. Either way the figure does
             not exist, which is no reason to stop a job.
     """
-    model = _twin(config, num_labels)
-    if peft_config is not None:
-        from peft import get_peft_model
-
-        model = get_peft_model(model, peft_config)
+    model = _with(_twin(config, num_labels), peft_config)
     if gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
@@ -78,9 +74,48 @@ def training_flops(
     return _fit(model, backward=True)
 
 
-def forward_flops(config: PretrainedConfig) -> StepFlops:
+def forward_flops(
+    config: PretrainedConfig, num_labels: int | None = None, adapter: PeftConfig | None = None
+) -> StepFlops:
     """One forward over a sequence, without a cache."""
-    return _fit(_twin(config).eval(), backward=False)
+    return _fit(_with(_twin(config, num_labels), adapter).eval(), backward=False)
+
+
+@dataclass(frozen=True)
+class QueryFlops:
+    """FLOPs of answering one prompt with a cache of keys and values.
+
+    Attributes:
+        forward: of a pass that gives the logits of its last position alone, as generation does; its constant is the
+            output head.
+    """
+
+    forward: StepFlops
+
+    def of(self, prompt_tokens: int, new_tokens: int) -> int:
+        """A prompt's pass, which gives the first new token, and one pass a token for the others, each of which
+        attends to all that stands before it and to itself."""
+        per_token = self.forward.constant + self.forward.linear
+        further = new_tokens - 1
+        keys = further * prompt_tokens + further * (further + 1) // 2
+        return self.forward.of(1, prompt_tokens) + further * per_token + self.forward.quadratic * keys
+
+
+def query_flops(config: PretrainedConfig, adapter: PeftConfig | None = None) -> QueryFlops:
+    """FLOPs of a query to a model that writes text.
+
+    Raises:
+        ArithmeticError, or what the model's own code meets on shapes alone: as `training_flops`.
+    """
+    return QueryFlops(_fit(_with(_twin(config), adapter).eval(), backward=False, logits_to_keep=1))
+
+
+def _with(model: Any, adapter: PeftConfig | None) -> Any:
+    if adapter is None:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, adapter)
 
 
 def analytic_forward_flops(config: Any, batch: int, length: int) -> int:
@@ -123,8 +158,8 @@ def _reads_only(config: PretrainedConfig) -> bool:
     return family is not None and not family.generates
 
 
-def _fit(model: Any, *, backward: bool) -> StepFlops:
-    one, two, three, four = (_count(model, n * _STEP, backward) for n in (1, 2, 3, 4))
+def _fit(model: Any, *, backward: bool, **options: Any) -> StepFlops:
+    one, two, three, four = (_count(model, n * _STEP, backward, options) for n in (1, 2, 3, 4))
     # A polynomial of the second degree through three points, in whole numbers, and a fourth one to see that it is so.
     quadratic, rest = divmod(three - 2 * two + one, 2 * _STEP * _STEP)
     linear, more = divmod(two - one - 3 * _STEP * _STEP * quadratic, _STEP)
@@ -134,7 +169,7 @@ def _fit(model: Any, *, backward: bool) -> StepFlops:
     return flops
 
 
-def _count(model: Any, length: int, backward: bool) -> int:
+def _count(model: Any, length: int, backward: bool, options: dict[str, Any]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -145,7 +180,7 @@ def _count(model: Any, length: int, backward: bool) -> int:
     with counter:
         # Some models look into a mask, others look at positions where there is none: at numbers that are not there.
         mask = None if _reads_only(model.config) else torch.ones_like(ids)
-        output = model(input_ids=ids, attention_mask=mask)
+        output = model(input_ids=ids, attention_mask=mask, **options)
         if backward:
             output.logits.sum().backward()
     model.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -25,10 +25,12 @@ class Scores:
         scores: generation `bleu, rouge1, rouge2, rougeL, meteor`, questions `em, f1`, classes `accuracy, f1_macro`;
             always `num_samples`.
         provenance: signatures, versions, numbers of references, METEOR's kind of matching.
+        each: of the scores that are means over inputs, each input's own value, in their order.
     """
 
     scores: dict[str, float]
     provenance: dict[str, Any]
+    each: dict[str, list[float]] = field(default_factory=dict)
 
 
 def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
@@ -50,15 +52,12 @@ def generation_scores(predictions: Sequence[str], references: Sequence[Sequence[
     if not predictions:
         return Scores({"num_samples": 0}, {})
     bleu, signature = _bleu(predictions, references)
-    meteor, matching = _meteor(predictions, references)
+    each = _rouge(predictions, references)
+    each["meteor"], matching = _meteor(predictions, references)
     counts = [len(r) for r in references]
     return Scores(
-        scores={
-            "bleu": bleu,
-            **_rouge(predictions, references),
-            "meteor": meteor,
-            "num_samples": len(predictions),
-        },
+        scores={"bleu": bleu, **_means(each), "num_samples": len(predictions)},
+        each=each,
         provenance={
             "bleu_signature": signature,
             "rouge": "F1, stemmed, best reference",
@@ -89,15 +88,16 @@ def qa_scores(predictions: Sequence[str], accepted: Sequence[Sequence[str]]) -> 
         raise ValueError("each prediction needs at least one accepted answer")
     if not predictions:
         return Scores({"num_samples": 0}, {})
-    exact = shared = 0.0
+    each: dict[str, list[float]] = {"em": [], "f1": []}
     for prediction, answers in zip(predictions, accepted, strict=True):
         found = _answer_tokens(prediction)
         right = [_answer_tokens(answer) for answer in answers]
-        exact += found in right
-        shared += max(_token_f1(found, tokens) for tokens in right)
+        each["em"].append(float(found in right))
+        each["f1"].append(max(_token_f1(found, tokens) for tokens in right))
     counts = [len(answers) for answers in accepted]
     return Scores(
-        scores={"em": exact / len(predictions), "f1": shared / len(predictions), "num_samples": len(predictions)},
+        scores={**_means(each), "num_samples": len(predictions)},
+        each=each,
         provenance={
             "qa_tokens": "lower case, no punctuation, no a/an/the; Han, kana, Thai by characters",
             "references_min": min(counts),
@@ -131,10 +131,16 @@ def classification_scores(predictions: Sequence[str], references: Sequence[str],
                 "support": there,
             }
     macro = sum(figures["f1"] for figures in per_label.values()) / len(per_label)
-    accuracy = sum(p == r for p, r in pairs) / len(pairs)
+    each = {"accuracy": [float(p == r) for p, r in pairs]}
     return Scores(
-        scores={"accuracy": accuracy, "f1_macro": macro, "num_samples": len(pairs)}, provenance={"labels": per_label}
+        scores={**_means(each), "f1_macro": macro, "num_samples": len(pairs)},
+        provenance={"labels": per_label},
+        each=each,
     )
+
+
+def _means(each: dict[str, list[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in each.items()}
 
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -154,19 +160,22 @@ def _token_f1(found: list[str], right: list[str]) -> float:
     return 2 * shared / (len(found) + len(right))
 
 
+def reference_streams(references: Sequence[Sequence[str]]) -> Any:
+    """References as sacrebleu takes them: the k-th of every input together, None where an input has fewer."""
+    most = max(len(r) for r in references)
+    return [[r[k] if k < len(r) else None for r in references] for k in range(most)]
+
+
 def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     from sacrebleu.metrics import BLEU
 
-    most = max(len(r) for r in references)
-    # One stream for the k-th reference of every input; None where an input has fewer.
-    streams: Any = [[r[k] if k < len(r) else None for r in references] for k in range(most)]
     metric = BLEU()
-    score = metric.corpus_score(list(predictions), streams)
+    score = metric.corpus_score(list(predictions), reference_streams(references))
     # The geometric mean of a perfect score is a rounding error above 100.
     return min(score.score / 100, 1.0), str(metric.get_signature())
 
 
-def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, list[float]]:
     from rouge_score.rouge_scorer import RougeScorer
 
     kinds = ("rouge1", "rouge2", "rougeL")
@@ -179,7 +188,7 @@ def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> d
             len(references),
         )
     best = [scorer.score_multi(list(r), p) for p, r in zip(predictions, references, strict=True)]
-    return {kind: sum(b[kind].fmeasure for b in best) / len(best) for kind in kinds}
+    return {kind: [float(b[kind].fmeasure) for b in best] for kind in kinds}
 
 
 class _NoSynonyms:
@@ -205,16 +214,16 @@ def _wordnet() -> tuple[Any, str]:
     return wordnet, "exact+stem+synonym"
 
 
-def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
+def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[float], str]:
     from nltk.translate.meteor_score import meteor_score
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     # BLEU's tokeniser, which needs no data files.
     words = Tokenizer13a()
     wordnet, matching = _wordnet()
-    total = 0.0
+    each: list[float] = []
     for prediction, texts in zip(predictions, references, strict=True):
-        if prediction.strip():
-            split = [words(text).split() for text in texts]
-            total += float(meteor_score(split, words(prediction).split(), wordnet=wordnet))
-    return total / len(predictions), matching
+        split = [words(text).split() for text in texts]
+        said = words(prediction).split()
+        each.append(float(meteor_score(split, said, wordnet=wordnet)) if said else 0.0)
+    return each, matching

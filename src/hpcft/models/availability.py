@@ -93,6 +93,11 @@ def check_architecture(model: ModelSection, task: str) -> None:
         )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder has the files of a tokenizer."""
+    return any((folder / file).is_file() for file in _TOKENIZERS)
+
+
 def not_text_alone(name: str, kind: str) -> ConfigError:
     """The refusal of a model whose text part is one of several."""
     return ConfigError(
@@ -162,7 +167,7 @@ def _check_folder(folder: Path, name: str) -> None:
             )
         raise ConfigError(f"the folder '{name}' holds no weights (*.safetensors)", where="model.name")
     _check_weights(folder)
-    if not any((folder / file).is_file() for file in _TOKENIZERS):
+    if not has_tokenizer(folder):
         raise ConfigError(
             f"the folder '{name}' holds no tokenizer ({', '.join(_TOKENIZERS)})",
             where="model.name",

@@ -13,7 +13,7 @@ from hpcft.models.groups import FAMILIES, target_modules, warn_of_unknown
 from hpcft.models.quantization import int8_config, nf4_config
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job, ModelSection
-from hpcft.spec.variants import VARIANTS
+from hpcft.spec.variants import VARIANTS, Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -142,11 +142,15 @@ def attention(job: Job, dtype: torch.dtype, device: torch.device) -> str | None:
     return "flash_attention_2" if device.type == "cuda" and half and find_spec("flash_attn") else None
 
 
-def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = None) -> PreTrainedModel:
+def load_base(
+    job: Job, device: torch.device, labels: Sequence[str] | None = None, *, quantization: Quantization | Any = None
+) -> PreTrainedModel:
     """The base model as the variant holds it: in 4 or 8 bits, or in float32 where its own weights are trained.
 
     Args:
         labels: names of the classes, for a classifier; None for a model that writes text.
+        quantization: how the weights are held by a model that is not trained here, a name or transformers'
+            configuration; the variant decides when absent.
 
     Raises:
         UnavailableError, ConfigError: it cannot be loaded, or cannot do this.
@@ -168,12 +172,16 @@ def load_base(job: Job, device: torch.device, labels: Sequence[str] | None = Non
     options: dict[str, Any] = _source(job.model) | {"use_safetensors": True}
     # A checkpoint may lack the head and the pooler; what is made anew cannot be quantised on loading.
     keep = () if family is None else (*family.lm_head, *family.head, "pooler", "pooler.dense")
-    if variant.quantization != "none":
-        four = variant.quantization == "nf4"
-        options["quantization_config"] = nf4_config(dtype, keep) if four else int8_config(keep)
+    trained = quantization is None
+    quantization = variant.quantization if quantization is None else quantization
+    if not isinstance(quantization, str):
+        options["quantization_config"] = quantization
+    elif quantization != "none":
+        options["quantization_config"] = nf4_config(dtype, keep) if quantization == "nf4" else int8_config(keep)
+    if quantization != "none" or not trained:
         options["device_map"] = {"": device}
     # Weights that an optimizer moves in small steps need float32; mixed precision casts them on the way.
-    options["dtype"] = torch.float32 if variant.adapter is None else dtype
+    options["dtype"] = torch.float32 if trained and variant.adapter is None else dtype
     options["attn_implementation"] = attention(job, dtype, device)
     if job.zero_stage == 3:
         # Loaded in parts on every rank by the Trainer's DeepSpeed integration.

@@ -1,8 +1,10 @@
-"""Base weights in 4 bits (NF4 with double quantisation) and in 8, through bitsandbytes."""
+"""Weights in 4 and 8 bits: of a frozen base while an adapter is trained, and of a whole model afterwards."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from hpcft.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -51,3 +53,32 @@ def int8_config(keep: tuple[str, ...] = ()) -> BitsAndBytesConfig:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep) or None)
+
+
+def post_training_config(method: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """How a whole model is stored after training, as transformers takes it.
+
+    Args:
+        method: of `quantize.method`.
+        dtype: of the products.
+
+    Raises:
+        ConfigError: the method needs CUDA.
+    """
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    library, _, form = method.partition("-")
+    if library == "torchao":
+        from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+
+        if form == "int4" and device.type != "cuda":
+            raise ConfigError("torchao-int4 needs CUDA", where="quantize.method", hint="bnb-nf4 works on a CPU too")
+        return TorchAoConfig(Int4WeightOnlyConfig() if form == "int4" else Int8WeightOnlyConfig(version=2))
+    if form == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=form,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

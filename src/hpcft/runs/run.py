@@ -33,7 +33,8 @@ class Status:
     """The heartbeat that rank 0 writes.
 
     Attributes:
-        state: `starting`, `training`, `validating`, `saving`, `finishing`, `stopped` (saved, to go on), `failed`.
+        state: `starting`, `training`, `validating`, `working` (any other kind of job), `saving`,
+            `finishing`, `stopped` (saved, to go on), `failed`.
         attempt: number of the attempt that wrote it.
         step, total_steps: optimizer steps done and planned.
         loss: training loss of the last step.

@@ -11,7 +11,23 @@ from hpcft.spec.parallelism import refusals
 
 def faults(job: Job) -> list[tuple[str, str]]:
     """Pairs of (key, message) for values that exclude each other."""
+    if job.kind != "train":
+        return [*_model(job), *_one_process(job)]
+    if job.variant == "ptq":
+        several = "ptq is several jobs: train with 'lora', then hpcft merge, quantize, evaluate and bench"
+        return [("variant", several)]
     return [*_limits(job), *_model(job), *_data(job), *refusals(job)]
+
+
+def _one_process(job: Job) -> list[tuple[str, str]]:
+    """Only the answers of an evaluation are divided over ranks; what else there is needs the whole model in one."""
+    found: list[tuple[str, str]] = []
+    if job.kind != "evaluate" and job.world_size > 1:
+        key = "resources.nodes" if job.resources.nodes > 1 else "resources.gpus_per_node"
+        found.append((key, f"a {job.kind} job is one process on one node, and {job.world_size} ranks are asked for"))
+    if job.kind == "quantize" and job.quantize.method == "torchao-int4" and job.resources.accelerator == "cpu":
+        found.append(("quantize.method", "torchao-int4 needs CUDA; bnb-nf4 and bnb-fp4 work on a CPU too"))
+    return found
 
 
 def _limits(job: Job) -> list[tuple[str, str]]:

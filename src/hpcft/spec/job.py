@@ -6,94 +6,20 @@ sensitivity study that this tool continues, so `hpcft submit` with a model and a
 
 from __future__ import annotations
 
-import re
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hpcft.spec.identifiers import identifier_fault, path_fault
-from hpcft.spec.variants import NOT_YET, VARIANTS
-
-
-def _identifier(text: str) -> str:
-    if fault := identifier_fault(text):
-        raise ValueError(f"{_short(text)} {fault}")
-    return text
-
-
-def _path(text: str) -> str:
-    if fault := path_fault(text):
-        raise ValueError(f"{_short(text)} {fault}")
-    return text
-
-
-def _reference(text: str) -> str:
-    """A model, a data set: a name, a hub id or a path, without control characters."""
-    if not text.strip():
-        raise ValueError("is empty")
-    if len(text) > 1024 or any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise ValueError(f"{_short(text)} is longer than 1024 characters or has control characters in it")
-    if any(len(part.encode("utf-8", "replace")) > 255 for part in text.split("/")):
-        raise ValueError(f"{_short(text)} has a part longer than the 255 bytes that a file's name may have")
-    return text
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-_TIME = re.compile(r"(?:(?P<d>\d{1,3})-)?(?P<a>\d{1,5})(?::(?P<b>\d{1,2}))?(?::(?P<c>\d{1,2}))?")
-
-
-def parse_time(text: str | int) -> int:
-    """Seconds in a Slurm time: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
-
-    >>> parse_time("04:00:00"), parse_time("1-12"), parse_time(30), parse_time("90:30")
-    (14400, 129600, 1800, 5430)
-    """
-    match = _TIME.fullmatch(str(text).strip())
-    if not match:
-        raise ValueError(f"{_short(str(text))} is not a time such as 30 (minutes), 04:00:00 or 1-12:00:00")
-    days, a, b, c = (None if g is None else int(g) for g in match.group("d", "a", "b", "c"))
-    if days is not None:
-        seconds = days * 86400 + (a or 0) * 3600 + (b or 0) * 60 + (c or 0)
-    elif c is not None:
-        seconds = (a or 0) * 3600 + (b or 0) * 60 + c
-    else:
-        seconds = (a or 0) * 60 + (b or 0)
-    if seconds == 0:
-        raise ValueError("a time of zero leaves nothing to run in")
-    return seconds
-
-
-def _slurm_time(value: Any) -> str:
-    seconds = parse_time(value)
-    days, rest = divmod(seconds, 86400)
-    clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days}-{clock}" if days else clock
-
-
-Identifier = Annotated[str, AfterValidator(_identifier)]
-ScriptPath = Annotated[str, AfterValidator(_path)]
-Reference = Annotated[str, AfterValidator(_reference)]
-SlurmTime = Annotated[str, BeforeValidator(_slurm_time)]
-
-
-def _stage(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-
-
-ZeroStage = Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_stage)]
+from hpcft.spec.types import Identifier, Reference, ScriptPath, SlurmTime, ZeroStage, short
+from hpcft.spec.variants import VARIANTS
 
 
 def _variant(name: str) -> str:
-    if name in NOT_YET:
-        raise ValueError(NOT_YET[name])
     if name not in VARIANTS:
         near = get_close_matches(name, VARIANTS, n=1, cutoff=0.5)
         guess = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown variant {_short(name)}: it is one of {', '.join(VARIANTS)}{guess}")
+        raise ValueError(f"unknown variant {short(name)}: it is one of {', '.join(VARIANTS)}{guess}")
     return name
 
 
@@ -150,7 +76,7 @@ class DataSection(Section):
         "auto", description="the prompt of training and evaluation alike"
     )
     train_samples: int = Field(500, ge=0, description="training rows, 0 = all")
-    eval_samples: int = Field(100, ge=1, description="distinct validation inputs that are answered and scored")
+    eval_samples: int = Field(100, ge=0, description="distinct validation inputs that are answered and scored, 0 = all")
     validation_split: float = Field(0.2, gt=0, lt=1, description="share of distinct inputs kept for validation")
     split_seed: int | None = Field(None, ge=0, lt=2**32, description="of the split; training.seed when absent")
     max_length: int = Field(128, ge=8, le=1_048_576, description="tokens, prompt and target together")
@@ -215,11 +141,51 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
-    """Validation after each epoch, by generation."""
+    """Answers and their scores: after each epoch of training, and by a job of its own."""
 
-    enabled: bool = Field(True, description="whether to validate at all")
+    enabled: bool = Field(True, description="whether to validate at all while training")
     before: bool = Field(False, description="validate the base model too, to show what training changed")
     max_new_tokens: int = Field(64, ge=1, description="longest answer, in tokens")
+    bootstrap: int = Field(
+        1000, ge=0, le=100_000, description="resamplings for a score's confidence interval, 0 = none"
+    )
+
+
+class MergeSection(Section):
+    """An adapter's weights added to its base model's."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the merged weights; auto: the base model's own"
+    )
+    max_kl: float = Field(
+        0.05, gt=0, description="largest mean KL divergence, in nats a token, between the answers before and after"
+    )
+
+
+class QuantizeSection(Section):
+    """A whole model's weights in fewer bits, after training."""
+
+    method: Literal["bnb-int8", "bnb-nf4", "bnb-fp4", "torchao-int8", "torchao-int4"] = Field(
+        "bnb-nf4", description="the library and its number format; torchao-int4 needs CUDA"
+    )
+    max_perplexity_ratio: float = Field(
+        1.5, ge=1, description="the job fails when perplexity grows by more than this factor"
+    )
+
+
+class BenchSection(Section):
+    """Latency, memory and FLOPs of answering."""
+
+    queries: int = Field(20, ge=2, le=100_000, description="measured queries of real prompts, one at a time")
+    warmup: int = Field(5, ge=0, le=1000, description="queries before, which are not measured")
+    batch_sizes: list[int] = Field(
+        default_factory=lambda: [1], description="batches of made-up prompts of one length, each answered in full"
+    )
+    prompt_tokens: int = Field(128, ge=1, le=1_048_576, description="length of the made-up prompts")
+    repeats: int = Field(5, ge=2, le=10_000, description="measured rounds of each batch size")
+    torch_compile: bool = Field(False, description="compile the forward pass")
+    cache: Literal["dynamic", "static"] = Field("dynamic", description="how the keys and values of a query are kept")
+    strict: bool = Field(False, description="fail, where one else warns, when the machine is not in a steady state")
 
 
 class TrackingSection(Section):
@@ -265,7 +231,8 @@ class ResourcesSection(Section):
 class Job(Section):
     """One job. `hpcft config show` prints it, `results/<run>/config.yaml` keeps it."""
 
-    kind: Literal["train"] = Field("train", description="what the job does")
+    kind: Literal["train", "evaluate", "merge", "quantize", "bench"] = Field("train", description="what the job does")
+    of: ScriptPath | None = Field(None, description="run whose model is evaluated, merged, quantised or measured")
     variant: Annotated[str, AfterValidator(_variant)] = Field("lora", description="way of fine-tuning")
     name: Identifier | None = Field(None, description="name of the run directory; made up when absent")
     results: ScriptPath = Field("results", description="folder of the run directories")
@@ -274,6 +241,9 @@ class Job(Section):
     lora: LoraSection = LoraSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    merge: MergeSection = MergeSection()
+    quantize: QuantizeSection = QuantizeSection()
+    bench: BenchSection = BenchSection()
     tracking: TrackingSection = TrackingSection()
     resources: ResourcesSection = ResourcesSection()
 
@@ -285,6 +255,8 @@ class Job(Section):
     @property
     def zero_stage(self) -> int | None:
         """DeepSpeed's stage, or None when it is not used."""
+        if self.kind != "train":
+            return None
         if self.training.zero != "auto":
             return self.training.zero
         if self.training.offload != "none":

@@ -30,10 +30,15 @@ VARIANTS: dict[str, Variant] = {
     "lora": Variant("Full LoRA", "lora", "none", None),
     "qlora": Variant("QLoRA", "lora", "nf4", "int4"),
     "lora-int8": Variant("LoRA int8", "lora", "int8", "int8"),
+    # Trained as lora is; what quantises it afterwards is a job of its own (`quantize.method`).
+    "ptq": Variant("LoRA+PTQ", "lora", "none", None),
 }
 
-# Named here so that asking for one is answered with the state of things, not with "unknown".
-NOT_YET = {
-    "ptq": "variant 'ptq' (LoRA, then quantisation after training) is not part of this version; "
-    "train with 'lora', or with 'qlora' for a base model in 4 bits",
+# wandb's `config.quantization_strategy` of a model that was quantised after training.
+STRATEGIES: dict[str, Literal["int4", "int8"]] = {
+    "bnb-int8": "int8",
+    "bnb-nf4": "int4",
+    "bnb-fp4": "int4",
+    "torchao-int8": "int8",
+    "torchao-int4": "int4",
 }

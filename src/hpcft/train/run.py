@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import torch
 import transformers
 from transformers import PretrainedConfig
 
@@ -22,6 +21,7 @@ from hpcft.models.load import (
     lora_config,
     with_adapter,
 )
+from hpcft.models.open import keep_labels
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.spec.build import flat
@@ -30,37 +30,13 @@ from hpcft.spec.variants import VARIANTS
 from hpcft.train import finish
 from hpcft.train.arguments import training_arguments, uses_liger
 from hpcft.train.checkpoint import copy_model, newest, remove_partial
+from hpcft.train.context import Context
 from hpcft.train.feed import Feed, feed
-from hpcft.train.ranks import Rank, barrier, world_size
-from hpcft.train.recorder import Recorder
-from hpcft.train.stop import StopRequest
+from hpcft.train.ranks import barrier, world_size
 from hpcft.train.trainer import FineTuner, Progress
-from hpcft.train.validate import GenerationValidator, LabelValidator, Validator
+from hpcft.train.validate import Validator, evaluation_results, final_metrics, make_validator
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Context:
-    """What a job runs in.
-
-    Attributes:
-        recorder: on rank 0; None elsewhere.
-    """
-
-    job: Job
-    paths: RunPaths
-    rank: Rank
-    device: torch.device
-    attempt: int
-    recorder: Recorder | None
-    stop: StopRequest
-
-    def say(self, state: str, message: str) -> None:
-        """Tell what is being done."""
-        if self.recorder is not None:
-            log.info(message)
-            self.recorder.status(state, message=message)
 
 
 def train(context: Context) -> dict[str, Any]:
@@ -100,7 +76,7 @@ def train(context: Context) -> dict[str, Any]:
         model.config.pad_token_id = tokenizer.pad_token_id
     counts = count_parameters(model)
     reset_peak(context.device)
-    validator = _validator(context, tokenizer, fed) if job.evaluation.enabled else None
+    validator = make_validator(job, fed.data, tokenizer, rank) if job.evaluation.enabled else None
     trainer = FineTuner(
         rank=rank,
         paths=paths,
@@ -123,26 +99,7 @@ def train(context: Context) -> dict[str, Any]:
     _begin(context, counts, fed, str(model.config._attn_implementation), resume[1].step if resume else 0)
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
-    return _finish(context, trainer, counts, flops, validator)
-
-
-def _validator(context: Context, tokenizer: Any, fed: Feed) -> Validator:
-    job = context.job
-    common: dict[str, Any] = {
-        "data": fed.data,
-        "tokenizer": tokenizer,
-        "rank": context.rank,
-        "batch_size": job.training.per_device_eval_batch_size,
-        "max_length": job.data.max_length,
-    }
-    if fed.data.task == "classification":
-        return LabelValidator(collate=fed.eval_collator, **common)
-    return GenerationValidator(
-        prompt=fed.data.prompt,
-        max_new_tokens=job.evaluation.max_new_tokens,
-        synced=job.zero_stage == 3,
-        **common,
-    )
+    return _finish(context, trainer, counts, flops, validator, labels)
 
 
 def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> StepFlops | None:
@@ -157,22 +114,6 @@ def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> StepFl
         # absent, which is no reason to stop the job.
         log.warning("the FLOPs of this model cannot be counted: %s", error)
         return None
-
-
-def wandb_config(job: Job, world_size: int) -> dict[str, Any]:
-    """What wandb's tables group by (its short names), and the whole job under its own keys."""
-    variant = VARIANTS[job.variant]
-    return {
-        "model_variant": variant.label,
-        "quantization_strategy": variant.strategy,
-        "dataset": job.data.dataset,
-        "learning_rate": job.training.learning_rate,
-        "batch_size": job.training.per_device_train_batch_size,
-        "epochs": job.training.num_train_epochs,
-        "max_steps": job.training.max_steps,
-        "world_size": world_size,
-        **flat(job),
-    }
 
 
 def _begin(context: Context, counts: ParameterCount, fed: Feed, attention: str, resume_step: int) -> None:
@@ -201,6 +142,7 @@ def _finish(
     counts: ParameterCount,
     flops: StepFlops | None,
     validator: Validator | None,
+    labels: list[str] | None,
 ) -> dict[str, Any]:
     paths, state = context.paths, trainer.state
     context.say("finishing", "keeping the model")
@@ -217,6 +159,8 @@ def _finish(
     else:
         # The Trainer pickles its arguments beside the weights; nobody needs them and nobody should load them.
         (paths.final_model / "training_args.bin").unlink(missing_ok=True)
+    if labels is not None:
+        keep_labels(paths.final_model, labels)
     artifacts = finish.verify_model(paths.final_model)
     finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     metrics = _summary(context, trainer, counts, flops, peak)
@@ -226,13 +170,12 @@ def _finish(
         before = _validation_at(paths, 0)
         metrics |= {f"base/{k.replace('/', '_', 1)}": v for k, v in before.items() if k.startswith("validation/")}
         _keep_predictions(paths, kept)
-        metrics |= {f"final/{k.replace('/', '_', 1)}": v for k, v in scores.items() if k.startswith("validation/")}
-        if "validation/avg_f1" in scores:
-            metrics["final/avg_f1"] = metrics.pop("final/validation_avg_f1")
-        evaluation = {
-            k.removeprefix("validation/"): v
-            for k, v in scores.items()
-            if k not in ("epoch", "validation/loss", "validation/seconds", "validation/f1_score")
+        metrics |= final_metrics(scores)
+        evaluation = evaluation_results(scores)
+        evaluation["data"] = {
+            "name": context.job.data.validation or context.job.data.dataset,
+            "sha256": validator.data.validation_sha256,
+            "task": validator.data.task,
         }
         evaluation["provenance"] = {"step": kept, **validator.provenance}
     finish.write_results(paths, flat(context.job), metrics, evaluation)

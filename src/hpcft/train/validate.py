@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hpcft.data.collate import pad_left
+from hpcft.data.collate import LabelCollator, pad_left
 from hpcft.data.encode import encode_input, encode_prompt
 from hpcft.data.prompts import Prompt
 from hpcft.measure.scores import Scores, classification_scores, generation_scores, qa_scores
 from hpcft.runs.files import write_atomic
+from hpcft.spec.job import Job
 from hpcft.train.ranks import Rank, from_all, from_first
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ def headline(metrics: dict[str, float]) -> str:
     return ", ".join(f"{label}: {metrics[key]:.4f}" for label, key in named if key in metrics)
 
 
+def final_metrics(scores: dict[str, float]) -> dict[str, float]:
+    """The scores of the model that is kept, under the names of a run's summary."""
+    metrics = {f"final/{k.replace('/', '_', 1)}": v for k, v in scores.items() if k.startswith("validation/")}
+    if "validation/avg_f1" in scores:
+        metrics["final/avg_f1"] = metrics.pop("final/validation_avg_f1")
+    return metrics
+
+
+def evaluation_results(scores: dict[str, float]) -> dict[str, Any]:
+    """The scores under the names of `evaluation_results.json`."""
+    left_out = ("epoch", "validation/loss", "validation/seconds", "validation/f1_score")
+    return {k.removeprefix("validation/"): v for k, v in scores.items() if k not in left_out}
+
+
 @dataclass
 class Validator(ABC):
     """Answers each validation input once and scores the answers. The inputs are divided over the ranks.
@@ -49,6 +64,8 @@ class Validator(ABC):
         max_length: tokens that a row had in training; inputs are cut the same way.
         predictions: of the last call, in the order of `data.validation`; on every rank.
         provenance: library versions and settings of the scores.
+        each: of the scores that are means, each input's own value; on the first rank.
+        between: called before each batch.
     """
 
     data: Dataset
@@ -58,6 +75,8 @@ class Validator(ABC):
     max_length: int
     predictions: list[str] = field(default_factory=list, init=False)
     provenance: dict[str, Any] = field(default_factory=dict, init=False)
+    each: dict[str, list[float]] = field(default_factory=dict, init=False)
+    between: Callable[[], None] = field(default_factory=lambda: lambda: None, init=False)
 
     def __call__(self, model: Any) -> dict[str, float]:
         """Answer and score.
@@ -71,7 +90,7 @@ class Validator(ABC):
         return from_first(self._scored() if self.rank.is_first else {})
 
     def write_predictions(self, path: Path) -> None:
-        """Keep inputs, references and the last predictions, one JSON object a line."""
+        """Keep inputs, references, the last predictions and their own scores, one JSON object a line."""
         lines = [
             json.dumps(
                 {
@@ -80,10 +99,11 @@ class Validator(ABC):
                     **({"part": e.part} if e.part else {}),
                     "references": list(e.references),
                     "prediction": p,
+                    **({"scores": {name: values[i] for name, values in self.each.items()}} if self.each else {}),
                 },
                 ensure_ascii=False,
             )
-            for e, p in zip(self.data.validation, self.predictions, strict=True)
+            for i, (e, p) in enumerate(zip(self.data.validation, self.predictions, strict=True))
         ]
         write_atomic(path, "".join(line + "\n" for line in lines))
 
@@ -91,6 +111,7 @@ class Validator(ABC):
         score = _scorer(self.data)
         examples, task = self.data.validation, self.data.task
         result = score(self.predictions, examples)
+        self.each = result.each
         self.provenance = dict(result.provenance) | {"f1_score": F1_OF[task][1]}
         scores = {f"validation/{name}": float(value) for name, value in result.scores.items()}
         scores["validation/f1_score"] = scores[f"validation/{F1_OF[task][0]}"]
@@ -121,6 +142,7 @@ class Validator(ABC):
         answers: dict[int, str] = {}
         try:
             for start in range(0, len(padded), self.batch_size):
+                self.between()
                 chunk = padded[start : start + self.batch_size]
                 answers |= zip(chunk, self._answer(model, [encoded[i] for i in chunk]), strict=True)
         finally:
@@ -185,6 +207,22 @@ class LabelValidator(Validator):
         del batch["labels"]
         best = model(**batch).logits.argmax(dim=-1).tolist()
         return [self.data.labels[i] for i in best]
+
+
+def make_validator(job: Job, data: Dataset, tokenizer: PreTrainedTokenizerBase, rank: Rank) -> Validator:
+    """The validator for the task of the data."""
+    common: dict[str, Any] = {
+        "data": data,
+        "tokenizer": tokenizer,
+        "rank": rank,
+        "batch_size": job.training.per_device_eval_batch_size,
+        "max_length": job.data.max_length,
+    }
+    if data.task == "classification":
+        return LabelValidator(collate=LabelCollator(tokenizer.pad_token_id), **common)
+    return GenerationValidator(
+        prompt=data.prompt, max_new_tokens=job.evaluation.max_new_tokens, synced=job.zero_stage == 3, **common
+    )
 
 
 def _scorer(data: Dataset) -> Callable[[Sequence[str], Sequence[Example]], Scores]:

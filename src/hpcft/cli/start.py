@@ -1,0 +1,63 @@
+"""Submitting what was typed, whatever kind of job it is, and following it when asked."""
+
+from __future__ import annotations
+
+import typer
+
+from hpcft.cli.job_options import Plan, Request, plan
+from hpcft.cli.output import as_json, say, table
+
+
+def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
+    """Submit a job; or with `dry_run` show what would be submitted.
+
+    Raises:
+        HpcftError: it is refused, or with `wait` it failed.
+    """
+    planned = plan(request)
+    say(planned.reason)
+    if dry_run:
+        _show(planned, json)
+        return
+    from hpcft.cli import launch
+
+    launched = launch.launch(planned)
+    run = launched.run
+    facts = {
+        "run": run.name,
+        "run_id": run.id,
+        "job_id": launched.submitted.job_id,
+        "cluster": planned.profile.name,
+        "log": str(launched.submitted.log),
+        "directory": str(run.paths.root),
+    }
+    if json and not wait:
+        as_json(facts)
+    elif not json:
+        table("submitted", [(k.replace("_", " "), str(v)) for k, v in facts.items()])
+    say(f"next: hpcft show {run.name}" + ("" if wait else f"; its log: tail -f {launched.submitted.log}"))
+    if wait:
+        try:
+            launch.wait(launched)
+        except KeyboardInterrupt:
+            say(f"\nno longer followed; the job goes on. hpcft show {run.name}")
+            raise typer.Exit(130) from None
+        if json:
+            as_json({**facts, "state": str(run.state), "metrics": run.metrics})
+
+
+def _show(planned: Plan, json: bool) -> None:
+    from hpcft.cli.launch import check, preview
+    from hpcft.cluster.render import what_it_asks
+
+    check(planned)
+    asks = what_it_asks(planned.resolved.job, planned.profile)
+    paths, script = preview(planned)
+    if json:
+        as_json({"asks": dict(asks), "script": script, "directory": str(paths.root)})
+        return
+    table("it asks for", asks)
+    if planned.profile.scheduler == "local":
+        say("the local cluster runs the worker without a script; this is the one that Slurm would get")
+    print()
+    print(script, end="")

@@ -1,0 +1,93 @@
+"""What a job works on: the run or the model that was typed, and what the job takes over from that run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcft.errors import UsageError
+from hpcft.runs.run import Run, RunState, find_run
+from hpcft.spec.identifiers import user_path
+
+if TYPE_CHECKING:
+    from hpcft.spec.layers import Layer
+
+# Of the run's own job: what its model is, and what it was trained and scored on.
+_TAKEN = ("variant", "results", "model.", "data.", "lora.", "evaluation.", "quantize.", "tracking.")
+_TAKEN_ALONE = ("training.seed", "training.per_device_eval_batch_size")
+_MAKES_A_MODEL = ("train", "merge", "quantize")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and the run that it is from, if any."""
+
+    model: str
+    run: Run | None
+    name: str
+
+
+def find_subject(text: str, results: Path) -> Subject:
+    """The model that a user means.
+
+    Raises:
+        UsageError: nothing of that name; or a run that has not finished.
+    """
+    try:
+        run = find_run(text, results)
+    except UsageError:
+        folder = user_path(text)
+        if folder.is_dir() and any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+            return Subject(str(folder.absolute()), None, folder.name)
+        if text.count("/") == 1 and not text.startswith((".", "/", "~")) and not folder.exists():
+            return Subject(text, None, text.partition("/")[2])
+        raise
+    if run.state is not RunState.SUCCESS:
+        raise UsageError(f"the run '{run.name}' has not finished", hint=f"hpcft show {run.name}")
+    return Subject(model_of(run), run, run.name)
+
+
+def model_of(run: Run) -> str:
+    """The model of a run: what it made, or what it evaluated or measured."""
+    if run.config.get("kind", "train") in _MAKES_A_MODEL:
+        return str(run.paths.final_model)
+    return str(run.config["model"]["name"])
+
+
+def around(layers: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]:
+    """Layers with the run's own values below them, and above them what cannot be another.
+
+    Returns:
+        The layers, and what the job's run is called after.
+
+    Raises:
+        UsageError: the subject is not there; or a data set is missing.
+    """
+    from hpcft.spec.build import merge
+    from hpcft.spec.layers import mapping_layer
+
+    typed = merge(layers)[0]
+    found = find_subject(text, Path(str(typed.get("results", ("results", ""))[0])))
+    weak: dict[str, Any] = {} if found.run is None else taken(found.run.config)
+    strong: dict[str, Any] = {"kind": kind, "model.name": found.model}
+    if found.run is not None:
+        strong["of"] = str(found.run.paths.root)
+    elif kind in ("evaluate", "bench", "quantize") and "data.dataset" not in typed and "data.validation" not in typed:
+        raise UsageError(f"'{text}' is no run, so it is not known what to ask it", hint="name a data set: --dataset")
+    if kind == "quantize":
+        strong["variant"] = "ptq"
+    if "data.dataset" in typed and "data.validation" not in typed:
+        # A set that is named here is asked whole, and its columns are its own.
+        weak = {k: v for k, v in weak.items() if not k.startswith("data.") or k == "data.max_length"}
+        strong["data.validation"] = typed["data.dataset"][0]
+    origin = f"run {found.name}" if found.run else f"model {found.name}"
+    return [mapping_layer(weak, origin), *layers, mapping_layer(strong, origin)], found.name
+
+
+def taken(config: dict[str, Any]) -> dict[str, Any]:
+    """What a job that works on a run takes over from the run's own job."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return {k: v for k, v in flat.items() if v is not None and (k.startswith(_TAKEN) or k in _TAKEN_ALONE)}

@@ -1,0 +1,185 @@
+"""What a figure was measured on, and whether the machine was quiet meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "torchao", "accelerate", "flash-attn", "liger-kernel")
+# Above these a figure would not be found again: share of the machine's cores that others used, and growth of the
+# median time from the first third of the queries to the last.
+_OTHERS = 0.10
+_DRIFT = 1.10
+
+
+def fingerprint(device: torch.device) -> dict[str, Any]:
+    """The machine and the versions.
+
+    Returns:
+        `id`, the same for machines of one kind: accelerator with its driver, or processor with the threads in use;
+        and all of it in words. The host's name is not part of it.
+    """
+    import torch
+
+    hardware: dict[str, Any] = {
+        "device": device.type,
+        "cpu": _cpu(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        hardware |= {"gpu": torch.cuda.get_device_name(device), "driver": _driver(), "cuda": torch.version.cuda}
+    told = json.dumps(hardware, sort_keys=True)
+    return {
+        "id": hashlib.sha256(told.encode()).hexdigest()[:12],
+        **hardware,
+        "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        log.debug("no /proc/cpuinfo")
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str | None:
+    with _nvml() as nvml:
+        return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """NVIDIA's management library, or None where it is not."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        log.info("NVML does not answer (%s): no energy, clocks or other processes of the GPU", error)
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+@dataclass
+class Watch:
+    """The machine during a measurement.
+
+    Attributes:
+        energy_j: of the GPU, where NVML counts it.
+        troubles: why the figures may not be found again; empty when nothing was seen.
+    """
+
+    energy_j: float | None = None
+    troubles: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def watch(device: torch.device) -> Iterator[Watch]:
+    """Look at the machine before and after what is measured inside."""
+    found = Watch()
+    own, busy, start = psutil.Process().cpu_times(), psutil.cpu_times(), time.monotonic()
+    energy = _energy_mj(device)
+    yield found
+    elapsed = time.monotonic() - start
+    if energy is not None and (after := _energy_mj(device)) is not None:
+        found.energy_j = (after - energy) / 1000
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+    now, all_now = psutil.Process().cpu_times(), psutil.cpu_times()
+    mine = (now.user + now.system) - (own.user + own.system)
+    everyone = (all_now.user + all_now.system) - (busy.user + busy.system)
+    others = max(0.0, everyone - mine) / (elapsed * cores)
+    if device.type != "cuda" and others > _OTHERS:
+        found.troubles.append(f"other processes used {100 * others:.0f} % of the machine's cores")
+    if device.type == "cuda":
+        found.troubles += _gpu_troubles(device)
+
+
+def _energy_mj(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    with _nvml() as nvml:
+        if nvml is None:
+            return None
+        try:
+            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, device)))
+        except nvml.NVMLError:
+            # Cards before Volta do not count it.
+            return None
+
+
+def _handle(nvml: Any, device: torch.device) -> Any:
+    """NVML counts all cards of the machine, torch those that this process sees; the identity is the same."""
+    import torch
+
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
+def _gpu_troubles(device: torch.device) -> list[str]:
+    found: list[str] = []
+    with _nvml() as nvml:
+        if nvml is None:
+            return found
+        handle = _handle(nvml, device)
+        try:
+            others = [p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid != os.getpid()]
+            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        except nvml.NVMLError as error:
+            return [f"the GPU's state cannot be read: {error}"]
+        if others:
+            found.append(f"{len(others)} other process(es) on the GPU")
+        slowed = {
+            "the GPU is slowed down by heat": nvml.nvmlClocksThrottleReasonSwThermalSlowdown
+            | nvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+            "the GPU is slowed down by its power limit": nvml.nvmlClocksThrottleReasonSwPowerCap
+            | nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+        }
+        found += [words for words, bits in slowed.items() if reasons & bits]
+    return found
+
+
+def drift(times: Sequence[float]) -> str | None:
+    """Words for a median time that grew or fell from the first third of the measurements to the last."""
+    third = len(times) // 3
+    if third < 3:
+        return None
+    ratio = statistics.median(times[-third:]) / statistics.median(times[:third])
+    if 1 / _DRIFT <= ratio <= _DRIFT:
+        return None
+    return f"the time changed by a factor of {ratio:.2f} from the first third of the queries to the last"

@@ -1,0 +1,130 @@
+"""`bench`: what answering costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.worker import Worker
+
+from hpcft.errors import HpcftError
+from hpcft.runs.run import Run
+
+SHORT = {"queries": 6, "warmup": 2, "repeats": 2, "batch_sizes": [1, 2], "prompt_tokens": 16}
+
+
+@pytest.fixture(scope="module")
+def measured(worker: Worker, finished: dict[str, Run]) -> Run:
+    return worker.stage("bench", finished["lora"], "measured", bench=SHORT)
+
+
+def benchmark(run: Run) -> dict[str, Any]:
+    return json.loads(run.paths.benchmark.read_text())
+
+
+def test_te13_latency_and_f1_stand_on_one_run(measured: Run, finished: dict[str, Run]) -> None:
+    metrics, trained = measured.metrics, finished["lora"].metrics
+    assert metrics["inference/avg_latency_ms_per_sample"] > 0
+    carried = {k: v for k, v in trained.items() if k.startswith(("train/", "final/"))}
+    assert carried
+    assert {k: metrics[k] for k in carried} == carried
+
+
+def test_te3_each_query_is_measured_by_itself_after_a_warm_up(measured: Run) -> None:
+    real = benchmark(measured)["real"]
+    assert len(real["queries"]) == real["latency_ms"]["n"] == 6
+    for query in real["queries"]:
+        assert query["batch"] == 1
+        assert 0 < query["ttft_ms"] < query["latency_ms"]
+    latency = real["latency_ms"]
+    assert latency["min"] <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    assert latency["ci95"][0] <= latency["mean"] <= latency["ci95"][1]
+
+
+def test_ta5_tokens_are_those_really_generated(measured: Run) -> None:
+    for query in benchmark(measured)["real"]["queries"]:
+        assert 1 <= query["new_tokens"] <= 8
+        if query["tpot_ms"] is not None:
+            further = query["tpot_ms"] * (query["new_tokens"] - 1)
+            assert query["ttft_ms"] + further == pytest.approx(query["latency_ms"], rel=0.2, abs=2)
+
+
+def test_made_up_prompts_are_answered_in_full_at_each_batch_size(measured: Run) -> None:
+    synthetic = benchmark(measured)["synthetic"]
+    assert [s["batch"] for s in synthetic] == [1, 2]
+    for scenario in synthetic:
+        assert scenario["prompt_tokens"] == 16 * scenario["batch"]
+        assert scenario["new_tokens"] == 8 * scenario["batch"]
+        assert scenario["latency_ms"]["n"] == 2
+
+
+def test_e19_to_e25_have_their_keys(measured: Run) -> None:
+    metrics = measured.metrics
+    for name in ("min", "max", "p50", "p95", "p99"):
+        assert metrics[f"inference/{name}_latency_ms"] > 0
+    assert metrics["inference/peak_rss_gb"] > 0
+    assert "inference/peak_vram_gb" not in metrics, "there is no GPU"
+    assert "inference/energy_j_per_query" not in metrics
+    assert metrics["inference/flops_per_query_gflops"] > 0
+    assert metrics["inference/load_time_s"] > 0
+
+
+def test_te2_memory_says_whose_it_is(measured: Run) -> None:
+    assert benchmark(measured)["memory"]["scope"].startswith("this process")
+
+
+def test_ta6_sizes_are_those_of_weight_files(measured: Run, finished: dict[str, Run], tiny_model: Path) -> None:
+    adapter = (finished["lora"].paths.final_model / "adapter_model.safetensors").stat().st_size
+    base = (tiny_model / "model.safetensors").stat().st_size
+    assert benchmark(measured)["sizes_gb"] == {"adapter": adapter / 1024**3, "base": base / 1024**3}
+    assert measured.metrics["inference/model_size_gb"] == adapter / 1024**3
+    assert measured.metrics["inference/deployed_size_gb"] == (adapter + base) / 1024**3
+
+
+def test_the_fingerprint_names_machine_versions_and_settings(measured: Run) -> None:
+    found = benchmark(measured)
+    assert len(found["fingerprint"]["id"]) == 12
+    assert {"torch", "transformers", "peft"} <= set(found["fingerprint"]["versions"])
+    assert found["fingerprint"]["threads"] == 1
+    assert found["settings"]["decoding"] == "greedy"
+    assert {"dtype", "attention", "quantization", "cache", "torch_compile", "warmup"} <= set(found["settings"])
+
+
+def test_a_quantised_model_and_a_static_cache_are_measured(worker: Worker, quantized: dict[str, Run]) -> None:
+    run = worker.stage("bench", quantized["bnb-int8"], "measured-int8", bench={**SHORT, "cache": "static"})
+    found = benchmark(run)
+    assert (found["settings"]["quantization"], found["settings"]["cache"]) == ("bnb-int8", "static")
+    assert list(found["sizes_gb"]) == ["model"]
+
+
+def test_strict_fails_where_one_else_warns(worker: Worker, finished: dict[str, Run]) -> None:
+    """A neighbour that takes a core is seen."""
+    import subprocess
+    import sys
+
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        with pytest.raises(HpcftError, match="not measured in a steady state: other processes used"):
+            worker.stage("bench", finished["lora"], "hurried", bench={**SHORT, "strict": True})
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def test_a_classifier_is_measured_by_its_passes(worker: Worker, tmp_path: Path) -> None:
+    from support.tiny_models import build
+
+    model = build("distilbert", tmp_path / "model")
+    table = tmp_path / "classes.csv"
+    table.write_text("sentence,label\n" + "".join(f"text {i},{'good' if i % 2 else 'bad'}\n" for i in range(40)))
+    files = {"dataset": str(table), "train_samples": 0, "eval_samples": 8}
+    short = {"num_train_epochs": None, "max_steps": 1}
+    run = worker.finished("to-measure", "lora", model={"name": str(model)}, data=files, training=short)
+    found = worker.stage("bench", run, "measured-classes", bench=SHORT)
+    assert found.metrics["inference/avg_latency_ms_per_sample"] > 0
+    assert found.metrics["inference/flops_per_query_gflops"] > 0
+    assert "inference/avg_ttft_ms" not in found.metrics
+    assert "synthetic" not in benchmark(found)

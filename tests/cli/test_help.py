@@ -59,7 +59,7 @@ def dry(line: str) -> list[str]:
     words = [word for word in words if word != "--wait"]
     return (
         [*words, "--dry-run"]
-        if words[0] in ("submit", "evaluate", "merge", "quantize", "bench") and "--dry-run" not in words
+        if words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline") and "--dry-run" not in words
         else words
     )
 
@@ -73,6 +73,8 @@ def test_u11_every_example_runs(
     (project / "pairs.csv").write_text("source,target\na,b\nc,d\n")
     (project / "job.yaml").write_text("model: {name: quickstart}\ndata: {dataset: quickstart}\n")
     (project / "test.csv").write_text("source,target\na,b\nc,d\n")
+    stages = "base: {model: {name: quickstart}, data: {dataset: quickstart}}\nstages: {lora: {variant: lora}}\n"
+    (project / "mine.yaml").write_text(stages)
     for name in ("first", "first_merge"):
         assert hpcft("render", "--preset", "quickstart", "--name", name, "--cluster", "local").code == 0
     finish(project / "results" / "first")

@@ -27,7 +27,6 @@ def refused(result: Any, code: int, *words: str) -> None:
     [
         (("--preset", "quikstart", "--cluster", "local"), 78, ("--preset", "did you mean 'quickstart'?")),
         ((*LOCAL, "--variant", "qlroa"), 78, ("--variant", "did you mean qlora?")),
-        ((*LOCAL, "--variant", "ptq"), 78, ("ptq is several jobs", "hpcft merge")),
         (("--preset", "quickstart", "--cluster", "locla"), 78, ("--cluster", "did you mean 'local'?")),
         ((*LOCAL, "--set", "training.lernin_rate=1"), 78, ("did you mean training.learning_rate?",)),
         ((*LOCAL, "--lrr", "1"), 2, ("--lrr",)),

@@ -38,7 +38,7 @@ OPTIONS = (
     "--gpus-per-node --gpus-per-task --gres -c/--cpus-per-task --mem --mem-per-cpu --mem-per-gpu -t/--time "
     "-o/--output -e/--error --open-mode --signal -D/--chdir --export -C/--constraint -d/--dependency "
     "-w/--nodelist -x/--exclude --mail-type --mail-user --wrap --cpu-bind --gpu-bind --kill-on-bad-exit --mpi "
-    "-a/--array"
+    "-a/--array --kill-on-invalid-dep"
 )
 FLAGS = (
     "--parsable --test-only --requeue --no-requeue -H/--hold --exclusive -Q/--quiet -l/--label -u/--unbuffered "

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from hpcft.spec.layers import Layer
 
 _NO_EVAL = "evaluation.enabled"
-# Keys that say nothing to a training job.
-_OF_STAGES = ("quantize.", "bench.", "merge.")
+# Keys without an option of their own for training; how variant ptq quantises is asked with it.
+_OF_STAGES = ("bench.", "merge.")
 # Options that every job has.
 ANY_JOB = ("name", "results", "model.trust", "resources.", "tracking.")
 
@@ -87,18 +87,30 @@ def takes_subject(kind: str, sections: tuple[str, ...]) -> Callable[[Callable[..
     return lambda function: _with_options(function, kind, sections)
 
 
-def _subject_parameter() -> inspect.Parameter:
-    argument = typer.Argument(
-        ...,
-        metavar="RUN",
-        help="A finished run (directory, name, id), a model's or adapter's folder, or a hub id.",
-        autocompletion=runs,
-    )
+def takes_pipeline(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a pipeline, whose file is its first argument; the options are for all of its jobs."""
+    return _with_options(function, "pipeline")
+
+
+def _subject_parameter(kind: str) -> inspect.Parameter:
+    if kind == "pipeline":
+        argument = typer.Argument(
+            ...,
+            metavar="PIPELINE",
+            help=f"A file, or one that comes ready: {', '.join(assets.names('jobs/pipelines'))}.",
+        )
+    else:
+        argument = typer.Argument(
+            ...,
+            metavar="RUN",
+            help="A finished run (directory, name, id), a model's or adapter's folder, or a hub id.",
+            autocompletion=runs,
+        )
     return _parameter("subject", str, argument)
 
 
 def _with_options(function: Callable[..., None], kind: str, sections: tuple[str, ...] = ("",)) -> Callable[..., None]:
-    parameters = [] if kind == "train" else [_subject_parameter()]
+    parameters = [] if kind == "train" else [_subject_parameter(kind)]
     parameters += [
         _parameter(
             "words",
@@ -144,7 +156,7 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             ),
         ),
     ]
-    if kind == "train":
+    if kind in ("train", "pipeline"):
         parameters.append(_parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")))
     names: dict[str, tuple[str, str]] = {}
     known = fields()
@@ -206,26 +218,45 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     Raises:
         SpecError, ConfigError, UsageError: with everything that is wrong.
     """
-    from hpcft.cluster.profile import choose_cluster
-    from hpcft.spec.build import build, merge
-    from hpcft.spec.layers import CLUSTER, environment_layer, mapping_layer, pairs_layer
-
-    layers = [*_file_layers(request), environment_layer(os.environ)]
-    layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
-    layers.append(_strongest(request))
+    layers = typed_layers(request)
     name = None
     if request.subject is not None:
         from hpcft.cli.subject import around
 
         layers, name = around(layers, request.kind, request.subject)
+    resolved, profile, reason = resolve(layers, request.cluster, allocation)
+    stem = request.preset or Path(resolved.job.data.dataset).stem
+    return Plan(resolved, profile, reason, _stem(name or stem, request.kind if name else resolved.job.variant))
+
+
+def typed_layers(request: Request) -> list[Layer]:
+    """Everything that files, the environment and the command line say of the job, weakest first."""
+    from hpcft.spec.layers import environment_layer, pairs_layer
+
+    layers = [*_file_layers(request), environment_layer(os.environ)]
+    layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
+    layers.append(_strongest(request))
+    return layers
+
+
+def resolve(
+    layers: list[Layer], cluster: str | None, allocation: dict[str, str] | None = None
+) -> tuple[Resolved, Profile, str]:
+    """The job of some layers, its cluster, and why that one.
+
+    Raises:
+        SpecError, ConfigError: with everything that is wrong.
+    """
+    from hpcft.cluster.profile import choose_cluster
+    from hpcft.spec.build import build, merge
+    from hpcft.spec.layers import CLUSTER, mapping_layer
+
     named = merge(layers)[0].get(CLUSTER)
-    profile, reason = choose_cluster(request.cluster, named)
+    profile, reason = choose_cluster(cluster, named)
     gpu_type = merge(layers)[0].get("resources.gpu_type", (profile.resources.get("gpu_type"), ""))[0]
     own = profile.resources | profile.gpu_types.get(str(gpu_type), {}) | (allocation or {})
     resources = {f"resources.{key}": value for key, value in own.items()}
-    resolved = build([mapping_layer(resources, f"profile {profile.name}"), *layers])
-    stem = request.preset or Path(resolved.job.data.dataset).stem
-    return Plan(resolved, profile, reason, _stem(name or stem, request.kind if name else resolved.job.variant))
+    return build([mapping_layer(resources, f"profile {profile.name}"), *layers]), profile, reason
 
 
 def configured_cluster(request: Request) -> tuple[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,11 @@ class Launched:
         return ask_local(job_id) if self.profile.scheduler == "local" else ask([job_id])[job_id]
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, *, made: bool = True) -> None:
     """Refuse what can be seen to fail: a model or data that the job cannot have.
+
+    Args:
+        made: whether the model is there already.
 
     Raises:
         ConfigError, DataError: with what is wrong and where.
@@ -56,9 +59,11 @@ def check(plan: Plan) -> None:
     job = plan.resolved.job
     if plan.profile.scheduler == "local":
         check_one_node(job)
+    if job.kind == "report":
+        return
     if job.kind == "train":
         check_model(job.model, plan.profile.internet)
-    else:
+    elif made:
         from hpcft.models.open import check_subject
 
         check_subject(job, plan.profile.internet)
@@ -92,14 +97,24 @@ def preview(plan: Plan) -> tuple[RunPaths, str]:
     return paths, render(_absolute(job), plan.profile, paths, "run-id")
 
 
-def launch(plan: Plan, start: Callable[[Job, Profile, RunPaths, EventLog], Submitted] | None = None) -> Launched:
+def launch(
+    plan: Plan,
+    start: Callable[[Job, Profile, RunPaths, EventLog], Submitted] | None = None,
+    *,
+    after: Sequence[str] = (),
+    made: bool = True,
+    **facts: object,
+) -> Launched:
     """Make the run directory and submit the job; a refusal leaves nothing behind.
 
     Args:
         plan: the job and its cluster.
         start: how to start it, where it is not submitted to the profile's scheduler.
+        after: ids of the Slurm jobs that have to succeed first.
+        made: whether the model is there already; one that another job will make cannot be looked at.
+        facts: what else its journal is to hold.
     """
-    check(plan)
+    check(plan, made=made)
     job = _absolute(plan.resolved.job)
     paths = make_run_directory(Path(job.results), job.name, plan.stem)
     run_id = new_run_id()
@@ -110,13 +125,13 @@ def launch(plan: Plan, start: Callable[[Job, Profile, RunPaths, EventLog], Submi
         record_provenance(paths, Path.cwd(), plan.resolved.origins)
         snapshot_code(paths)
         with EventLog(paths.client, sync_seconds=0) as journal:
-            record_intent(journal, job, plan.profile, paths, run_id)
+            record_intent(journal, job, plan.profile, paths, run_id, **facts)
             if start is not None:
                 submitted = start(job, plan.profile, paths, journal)
             elif plan.profile.scheduler == "local":
                 submitted = submit_local(job, plan.profile, paths, journal)
             else:
-                submitted = submit_slurm(job, plan.profile, paths, run_id, journal, say)
+                submitted = submit_slurm(job, plan.profile, paths, run_id, journal, say, after)
         accepted = True
     finally:
         if not accepted and not _in_doubt(paths):
@@ -124,8 +139,8 @@ def launch(plan: Plan, start: Callable[[Job, Profile, RunPaths, EventLog], Submi
     return Launched(Run(paths.root), submitted, plan.profile)
 
 
-def wait(launched: Launched) -> None:
-    """Follow a job to its end and print what came out.
+def wait(launched: Launched, *, quiet: bool = False) -> None:
+    """Follow a job to its end and, unless `quiet`, print what came out.
 
     Raises:
         HpcftError: it did not finish; with the reason.
@@ -133,7 +148,8 @@ def wait(launched: Launched) -> None:
     state = follow(launched.run, launched.ask)
     if state is not RunState.SUCCESS:
         raise failure(launched.run, launched.ask())
-    report(launched.run)
+    if not quiet:
+        report(launched.run)
 
 
 def _absolute(job: Job) -> Job:

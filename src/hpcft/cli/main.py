@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "Score a model: a run's, an adapter, a folder, a hub id.",
     "merge": "Add an adapter's weights to its base model's.",
     "quantize": "Store a model in 8 or 4 bits, checked by its perplexity.",
+    "pipeline": "Run jobs that work on each other's results.",
     "bench": "Measure a model's latency, memory and FLOPs.",
     "show": "Show one run: state, scores, costs, files.",
     "pareto": "Compare runs by several measures: which of them no other one beats.",
@@ -62,8 +63,11 @@ class _Verbs(TyperGroup):
                 from hpcft.cli.job_options import flag_of
                 from hpcft.spec.keys import nearest
 
-                key = nearest(getattr(error, "option_name", "").lstrip("-").replace("-", "_"))
-                error.possibilities = [flag_of(key)] if key else None  # type: ignore[attr-defined]
+                typed = getattr(error, "option_name", "")
+                if key := nearest(typed.lstrip("-").replace("-", "_")):
+                    # An option of other verbs: here its key has none.
+                    flag = flag_of(key)
+                    error.possibilities = [f"--set {key}=VALUE" if flag == typed else flag]  # type: ignore[attr-defined]
             raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

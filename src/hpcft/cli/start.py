@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hpcft.cli.job_options import Plan, Request, plan
+from hpcft.cli.job_options import Plan, Request, plan, typed_layers
 from hpcft.cli.output import as_json, say, table
 
 
@@ -14,6 +14,11 @@ def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
     Raises:
         HpcftError: it is refused, or with `wait` it failed.
     """
+    if request.kind == "train" and wanted_variant(request) == "ptq":
+        from hpcft.cli.pipeline import run_pipeline
+
+        run_pipeline("ptq", request, wait=wait, dry_run=dry_run, json=json)
+        return
     planned = plan(request)
     say(planned.reason)
     if dry_run:
@@ -44,6 +49,13 @@ def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
             raise typer.Exit(130) from None
         if json:
             as_json({**facts, "state": str(run.state), "metrics": run.metrics})
+
+
+def wanted_variant(request: Request) -> str:
+    """The variant that files, the environment and the command line ask for."""
+    from hpcft.spec.build import merge
+
+    return str(merge(typed_layers(request))[0].get("variant", ("", ""))[0])
 
 
 def _show(planned: Plan, json: bool) -> None:

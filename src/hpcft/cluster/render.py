@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hpcft.cluster.profile import Profile
@@ -46,8 +47,12 @@ def job_name(paths: RunPaths, run_id: str) -> str:
     return f"{readable[:64]}.{run_id}"
 
 
-def render(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> str:
+def render(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Sequence[str] = ()) -> str:
     """The text of the batch script.
+
+    Args:
+        after: ids of the jobs that have to succeed first. When one fails, Slurm cancels this one: it would wait for
+            ever.
 
     Raises:
         ConfigError: a path that a script cannot carry.
@@ -55,7 +60,7 @@ def render(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> str:
     for place, path in (("the run directory", str(paths.root)), ("Python", profile.python or sys.executable)):
         if fault := path_fault(path):
             raise ConfigError(f"the path of {place} {fault}", where=path, hint="choose another folder with --results")
-    return str(_templates().get_template("job.sh.j2").render(_values(job, profile, paths, run_id)))
+    return str(_templates().get_template("job.sh.j2").render(_values(job, profile, paths, run_id, after)))
 
 
 def render_environment(profile: Profile) -> str:
@@ -113,8 +118,10 @@ def _gpus(job: Job) -> str | None:
     return f"{r.gpu_type}:{r.gpus_per_node}" if r.gpu_type else str(r.gpus_per_node)
 
 
-def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[str, Any]:
+def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Sequence[str]) -> dict[str, Any]:
     r = job.resources
+    if any(not job_id.isdecimal() for job_id in after):
+        raise ConfigError("a job can only wait for Slurm jobs", where=", ".join(after))
     exported = [name for name in (*_EXPORTED, *profile.export) if name in os.environ]
     return {
         "job_name": job_name(paths, run_id),
@@ -125,6 +132,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str) -> dict[st
         "log": str(paths.batch_log),
         "signal_seconds": r.signal_seconds,
         "export": ",".join(dict.fromkeys(exported)) or "NIL",
+        "after": ":".join(after),
         "sbatch": sorted(profile.sbatch.items()),
         "run": str(paths.root),
         "code": str(paths.code),

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,12 @@ class Submitted:
     log: Path
 
 
-def record_intent(journal: EventLog, job: Job, profile: Profile, paths: RunPaths, run_id: str) -> None:
-    """Write what is about to be submitted; from here on a run of that id may exist in the queue."""
+def record_intent(journal: EventLog, job: Job, profile: Profile, paths: RunPaths, run_id: str, **facts: object) -> None:
+    """Write what is about to be submitted; from here on a run of that id may exist in the queue.
+
+    Args:
+        facts: what else is to be known of it.
+    """
     journal.append(
         "intent",
         run_id=run_id,
@@ -44,17 +48,25 @@ def record_intent(journal: EventLog, job: Job, profile: Profile, paths: RunPaths
         internet=profile.internet,
         job_name=job_name(paths, run_id),
         ranks=job.world_size,
+        **facts,
     )
     journal.sync()
 
 
 def submit_slurm(
-    job: Job, profile: Profile, paths: RunPaths, run_id: str, journal: EventLog, say: Callable[[str], None]
+    job: Job,
+    profile: Profile,
+    paths: RunPaths,
+    run_id: str,
+    journal: EventLog,
+    say: Callable[[str], None],
+    after: Sequence[str] = (),
 ) -> Submitted:
     """Submit a job to Slurm.
 
     Args:
         say: receives warnings.
+        after: ids of the jobs that have to succeed first.
 
     Raises:
         ConfigError: Slurm refused it; with Slurm's own words and the names that it would take.
@@ -65,7 +77,7 @@ def submit_slurm(
     try:
         from hpcft.cluster.executor import Doubt, Refused, ScriptExecutor
 
-        executor = ScriptExecutor(paths, render(job, profile, paths, run_id))
+        executor = ScriptExecutor(paths, render(job, profile, paths, run_id, after))
     except RuntimeError as error:
         raise UnavailableError(
             "there is no Slurm here: srun is not found",

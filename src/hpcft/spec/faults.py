@@ -14,7 +14,7 @@ def faults(job: Job) -> list[tuple[str, str]]:
     if job.kind != "train":
         return [*_model(job), *_one_process(job)]
     if job.variant == "ptq":
-        several = "ptq is several jobs: train with 'lora', then hpcft merge, quantize, evaluate and bench"
+        several = "ptq is several jobs: hpcft submit --variant ptq, or hpcft pipeline ptq"
         return [("variant", several)]
     return [*_limits(job), *_model(job), *_data(job), *refusals(job)]
 

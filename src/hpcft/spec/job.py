@@ -231,8 +231,11 @@ class ResourcesSection(Section):
 class Job(Section):
     """One job. `hpcft config show` prints it, `results/<run>/config.yaml` keeps it."""
 
-    kind: Literal["train", "evaluate", "merge", "quantize", "bench"] = Field("train", description="what the job does")
+    kind: Literal["train", "evaluate", "merge", "quantize", "bench", "report"] = Field(
+        "train", description="what the job does"
+    )
     of: ScriptPath | None = Field(None, description="run whose model is evaluated, merged, quantised or measured")
+    runs: list[ScriptPath] = Field(default_factory=list, description="runs that a report is of")
     variant: Annotated[str, AfterValidator(_variant)] = Field("lora", description="way of fine-tuning")
     name: Identifier | None = Field(None, description="name of the run directory; made up when absent")
     results: ScriptPath = Field("results", description="folder of the run directories")

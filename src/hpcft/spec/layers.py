@@ -82,10 +82,31 @@ def yaml_layer(path: Path) -> Layer:
     Raises:
         ConfigError: the file cannot be read or is not YAML.
     """
+    root, shown = yaml_root(path)
+    if root is None:
+        return Layer()
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError("holds no keys; a job file is a mapping of sections", where=f"{shown}:1")
+    return node_layer(root, shown)
+
+
+def node_layer(node: yaml.MappingNode, shown: str) -> Layer:
+    """The sections and keys of a mapping in a YAML file, with the line of each."""
+    layer = Layer()
+    _walk(node, "", shown, layer, [0])
+    return layer
+
+
+def yaml_root(path: Path) -> tuple[yaml.Node | None, str]:
+    """A YAML file's top node, None of an empty file, and the file's name as it is shown.
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML.
+    """
     shown = _shown(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=yaml.SafeLoader), shown
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=shown) from error
     except yaml.MarkedYAMLError as error:
@@ -96,13 +117,6 @@ def yaml_layer(path: Path) -> Layer:
         raise ConfigError("is not valid YAML: it has control characters in it", where=shown) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=shown) from error
-    layer = Layer()
-    if root is None:
-        return layer
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError("holds no keys; a job file is a mapping of sections", where=f"{shown}:1")
-    _walk(root, "", shown, layer, [0])
-    return layer
 
 
 def _walk(node: yaml.MappingNode, prefix: str, shown: str, layer: Layer, count: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -49,6 +50,14 @@ def finish(run: Path, model: Path | None = None) -> None:
     (run / "done.json").write_text("{}")
 
 
+def evaluate(run: Path) -> None:
+    """What an evaluated run has besides."""
+    scores = {"rougeL": 0.5}
+    (run / "evaluation_results.json").write_text(json.dumps(scores))
+    line = {"input": "a", "references": ["b"], "prediction": "c", "scores": scores}
+    (run / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+
+
 def dry(line: str) -> list[str]:
     """The words of an example behind `hpcft`, without starting a job: `run` takes what `submit` takes."""
     line = line.removeprefix("source <(").removesuffix(")").partition(" > ")[0]
@@ -75,9 +84,12 @@ def test_u11_every_example_runs(
     (project / "test.csv").write_text("source,target\na,b\nc,d\n")
     stages = "base: {model: {name: quickstart}, data: {dataset: quickstart}}\nstages: {lora: {variant: lora}}\n"
     (project / "mine.yaml").write_text(stages)
-    for name in ("first", "first_merge"):
+    for name in ("first", "first_merge", "second"):
         assert hpcft("render", "--preset", "quickstart", "--name", name, "--cluster", "local").code == 0
     finish(project / "results" / "first")
+    finish(project / "results" / "second")
+    for name in ("first", "second"):
+        evaluate(project / "results" / name)
     finish(project / "results" / "first_merge", next(small_quickstart.glob("quickstart*")))
     for line in examples(hpcft(*words, "--help").out):
         command = dry(line)

@@ -167,3 +167,29 @@ def test_importing_the_module_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_scores_are_the_libraries_own_with_one_reference_and_with_several(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("hpcft.measure.scores._wordnet", lambda: (NoSynonyms(), "exact+stem"))
+    references = [r[:count] for r in REFERENCES]
+    streams = [[r[k] if k < len(r) else None for r in references] for k in range(max(map(len, references)))]
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    words = Tokenizer13a()
+    rouge = [scorer.score_multi(rs, p) for p, rs in zip(PREDICTIONS, references, strict=True)]
+    meteor = [
+        meteor_score([words(r).split() for r in rs], words(p).split(), wordnet=NoSynonyms())
+        for p, rs in zip(PREDICTIONS, references, strict=True)
+    ]
+    by_hand = {
+        "bleu": sacrebleu.corpus_bleu(PREDICTIONS, streams).score / 100,
+        **{kind: sum(s[kind].fmeasure for s in rouge) / 3 for kind in ("rouge1", "rouge2", "rougeL")},
+        "meteor": sum(meteor) / 3,
+        "num_samples": 3,
+    }
+    result = generation_scores(PREDICTIONS, references)
+    assert result.scores == pytest.approx(by_hand, abs=1e-12)
+    assert result.each["rougeL"] == [s["rougeL"].fmeasure for s in rouge]
+    assert result.each["meteor"] == meteor

@@ -26,6 +26,7 @@ VERBS = {
     "pipeline": "Run jobs that work on each other's results.",
     "bench": "Measure a model's latency, memory and FLOPs.",
     "show": "Show one run: state, scores, costs, files.",
+    "compare": "Runs side by side on the same inputs: are their differences sure?",
     "pareto": "Compare runs by several measures: which of them no other one beats.",
     "config": "Show a job's configuration and where each value comes from.",
     "cluster": "List and show cluster profiles, or make one by asking Slurm.",

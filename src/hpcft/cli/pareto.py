@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import typer
 
 from hpcft.cli.complete import runs as complete_runs
-from hpcft.cli.output import as_json, say
+from hpcft.cli.output import as_json, grid, printable, say
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError, UsageError
 from hpcft.report.pareto import (
@@ -115,7 +114,7 @@ def pareto(
     if json:
         as_json(_document(result))
     elif result.points:
-        _table(*_rows(result))
+        grid(*_rows(result))
     else:
         say(f"no run in {results} has {' and '.join(m.key for m in measures)}")
 
@@ -160,7 +159,7 @@ def _tell_left_out(left_out: dict[str, str]) -> None:
         by_reason[reason].append(name)
     for reason, names in by_reason.items():
         more = f" and {len(names) - _NAMED_RUNS} more" if len(names) > _NAMED_RUNS else ""
-        say(_printable(f"left out, {reason}: {', '.join(names[:_NAMED_RUNS])}{more}"))
+        say(printable(f"left out, {reason}: {', '.join(names[:_NAMED_RUNS])}{more}"))
 
 
 def _write(result: _Comparison, folder: Path) -> None:
@@ -232,28 +231,3 @@ def _ratio(ratio: float | None, measure: Measure) -> str:
     if ratio is None:
         return "-"
     return f"{100 * ratio:.1f} %" if measure.maximize else f"{ratio:.2f}x"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> None:
-    """Columns on stdout; as plain text where it is not a terminal."""
-    lines = [[_printable(cell) for cell in line] for line in [head, *rows]]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table(header_style="bold")
-        for title in lines[0]:
-            grid.add_column(Text(title), overflow="fold")
-        for line in lines[1:]:
-            grid.add_row(*(Text(cell) for cell in line))
-        Console().print(grid)
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _printable(text: str) -> str:
-    """A folder can have any name, and a terminal obeys some characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)

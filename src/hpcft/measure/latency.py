@@ -87,7 +87,7 @@ def answer(
         options["cache_implementation"] = "static"
     synchronize(device)
     start = time.perf_counter()
-    with torch.no_grad():
+    with torch.inference_mode():
         output = model.generate(
             **batch,
             do_sample=False,
@@ -127,7 +127,7 @@ def classify(model: Any, batch: dict[str, torch.Tensor]) -> Query:
     on_device = {k: v.to(device) for k, v in batch.items()}
     synchronize(device)
     start = time.perf_counter()
-    with torch.no_grad():
+    with torch.inference_mode():
         model(**on_device).logits.argmax(-1).cpu()
     return Query(len(batch["input_ids"]), tokens, 0, 1000 * (time.perf_counter() - start))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from hpcft.report.significance import reference_streams
+
 log = logging.getLogger(__name__)
 
 _ROUGE_WORD = re.compile("[a-zA-Z0-9]")
@@ -158,12 +160,6 @@ def _token_f1(found: list[str], right: list[str]) -> float:
         return float(found == right)
     shared = sum((Counter(found) & Counter(right)).values())
     return 2 * shared / (len(found) + len(right))
-
-
-def reference_streams(references: Sequence[Sequence[str]]) -> Any:
-    """References as sacrebleu takes them: the k-th of every input together, None where an input has fewer."""
-    most = max(len(r) for r in references)
-    return [[r[k] if k < len(r) else None for r in references] for k in range(most)]
 
 
 def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:

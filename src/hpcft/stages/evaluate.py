@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from hpcft.data.collate import Collator
 from hpcft.data.encode import encode
@@ -16,12 +17,33 @@ from hpcft.measure.scores import classification_scores
 from hpcft.measure.uncertainty import CONFIDENCE, bleu_interval, mean_interval, score_interval
 from hpcft.models.open import labels_of, open_model, open_tokenizer, subject
 from hpcft.runs.files import write_json
+from hpcft.spec.job import Job
 from hpcft.stages.carry import COSTS, carried, finish
 from hpcft.train.context import Context
-from hpcft.train.ranks import barrier
+from hpcft.train.ranks import Rank, barrier
 from hpcft.train.validate import Validator, evaluation_results, final_metrics, headline, make_validator
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's scores.
+
+    Attributes:
+        scores: `validation/*`, on every rank.
+        results: what `evaluation_results.json` holds; empty on other ranks than the first.
+        validator: with the answers and each one's own scores.
+        peak: memory in use at most, by its metric.
+    """
+
+    scores: dict[str, float]
+    results: dict[str, Any]
+    validator: Validator
+    peak: dict[str, float]
 
 
 def evaluate(context: Context) -> dict[str, Any]:
@@ -35,14 +57,46 @@ def evaluate(context: Context) -> dict[str, Any]:
     """
     job, paths = context.job, context.paths
     costs = carried(job, COSTS)
-    data = _data(context)
-    context.say("starting", f"loading the model {job.model.name}")
+    found = score(job, context.device, context.rank, say=context.say, between=context.go_on)
+    if context.recorder is None:
+        barrier()
+        return {}
+    write_json(paths.evaluation, found.results)
+    found.validator.write_predictions(paths.predictions)
+    metrics = costs | final_metrics(found.scores)
+    metrics |= {k.replace("train/", "evaluation/"): v for k, v in found.peak.items()}
+    if "perplexity" in found.results:
+        metrics["final/validation_perplexity"] = found.results["perplexity"]
+    done = finish(context, metrics, {"files": [paths.evaluation.name, paths.predictions.name]}, found.results)
+    barrier()
+    return done
+
+
+def score(
+    job: Job,
+    device: torch.device,
+    rank: Rank,
+    *,
+    say: Callable[[str, str], None] = lambda state, message: None,
+    between: Callable[[], None] = lambda: None,
+) -> Scored:
+    """The same without a run directory.
+
+    Args:
+        say: told what is being done: a state and a sentence.
+        between: called before each batch.
+
+    Raises:
+        HpcftError: the model or the data cannot be had, or they do not go together.
+    """
+    data = _data(job)
+    say("starting", f"loading the model {job.model.name}")
     tokenizer = open_tokenizer(job)
-    reset_peak(context.device)
-    model = open_model(job, context.device, data.labels or None)
-    validator = make_validator(job, data, tokenizer, context.rank)
-    validator.between = context.go_on
-    context.say("validating", f"answering {len(data.validation)} inputs")
+    reset_peak(device)
+    model = open_model(job, device, data.labels or None)
+    validator = make_validator(job, data, tokenizer, rank)
+    validator.between = between
+    say("validating", f"answering {len(data.validation)} inputs")
     scores = validator(model)
     results: dict[str, Any] = {}
     if data.task != "classification":
@@ -52,13 +106,12 @@ def evaluate(context: Context) -> dict[str, Any]:
             rows,
             Collator(tokenizer.pad_token_id),
             batch_size=job.training.per_device_eval_batch_size,
-            rank=context.rank,
-            between=context.go_on,
+            rank=rank,
+            between=between,
         )
-    peak = over_ranks(peak_gb(context.device))
-    if context.recorder is None:
-        barrier()
-        return {}
+    peak = over_ranks(peak_gb(device))
+    if not rank.is_first:
+        return Scored(scores, {}, validator, peak)
     log.info(headline(scores))
     results = evaluation_results(scores) | results
     if job.evaluation.bootstrap:
@@ -71,23 +124,15 @@ def evaluate(context: Context) -> dict[str, Any]:
         "task": data.task,
     }
     results["provenance"] = validator.provenance
-    write_json(paths.evaluation, results)
-    validator.write_predictions(paths.predictions)
-    metrics = costs | final_metrics(scores) | {k.replace("train/", "evaluation/"): v for k, v in peak.items()}
-    if "perplexity" in results:
-        metrics["final/validation_perplexity"] = results["perplexity"]
-    done = finish(context, metrics, {"files": [paths.evaluation.name, paths.predictions.name]}, results)
-    barrier()
-    return done
+    return Scored(scores, results, validator, peak)
 
 
-def _data(context: Context) -> Dataset:
+def _data(job: Job) -> Dataset:
     """The validation rows, with the classes of the model where it is a classifier.
 
     Raises:
         DataError: the data has classes that the model does not know.
     """
-    job = context.job
     data = load(job.data, job.training.seed, training=False)
     if data.task != "classification":
         return data

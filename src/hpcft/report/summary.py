@@ -22,7 +22,7 @@ _SCORES = (
     ("training loss, first step", "train/first_loss", "{:.4f}"),
     ("training loss, last tenth", "train/final_loss", "{:.4f}"),
 )
-_COSTS = (
+COSTS = (
     ("latency, a query", "inference/avg_latency_ms_per_sample", "{:.2f} ms"),
     ("latency, median", "inference/p50_latency_ms", "{:.2f} ms"),
     ("latency, 95th percentile", "inference/p95_latency_ms", "{:.2f} ms"),
@@ -53,7 +53,8 @@ def _rows(metrics: dict[str, Any], table: tuple[tuple[str, str, str], ...]) -> l
     return [(label, form.format(metrics[key])) for label, key, form in table if key in metrics]
 
 
-def _size(gb: float) -> str:
+def size_text(gb: float) -> str:
+    """A size in the unit that shows its digits."""
     return f"{gb:.2f} GB" if gb >= 1 else f"{gb * 1024:.2f} MB"
 
 
@@ -64,9 +65,9 @@ def result_rows(run: Run) -> list[tuple[str, str]]:
     for (label, value), key in zip(_rows(metrics, _SCORES), [k for _, k, _ in _SCORES if k in metrics], strict=True):
         base = metrics.get(key.replace("final/", "base/", 1)) if key.startswith("final/") else None
         rows.append((label, value if base is None else f"{value}   before tuning {base:.4f}"))
-    rows += _rows(metrics, _COSTS)
+    rows += _rows(metrics, COSTS)
     if "inference/model_size_gb" in metrics:
-        rows.append(("model size on disk", _size(metrics["inference/model_size_gb"])))
+        rows.append(("model size on disk", size_text(metrics["inference/model_size_gb"])))
     return rows
 
 
@@ -77,6 +78,10 @@ def file_rows(run: Run) -> list[tuple[str, str]]:
         ("model", paths.final_model),
         ("scores", paths.evaluation),
         ("predictions", paths.predictions),
+        ("measurements", paths.benchmark),
+        ("merge", paths.root / "merge.json"),
+        ("quantisation", paths.root / "quantize.json"),
+        ("report", paths.root / "report.html"),
         ("metrics", paths.metrics),
         ("loss picture", paths.root / "training_loss.png"),
         ("all curves", paths.root / "training_curves.png"),

@@ -1,0 +1,117 @@
+"""What `evaluate`, `merge`, `quantize` and `bench` work on, and what they take over from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.tiny_models import build
+
+from hpcft.cli.subject import find_subject
+from hpcft.errors import UsageError
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def results(project: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A finished training run, a finished evaluation of it, and one that goes on."""
+    model = build("llama", project / "base")
+    for name, kind, end in (("first", "train", True), ("scored", "evaluate", True), ("going", "train", False)):
+        folder = project / "results" / name
+        folder.mkdir(parents=True)
+        kept = str(project / "results" / "first" / "final_model") if kind == "evaluate" else str(model)
+        job = {
+            "kind": kind,
+            "variant": "full",
+            "model": {"name": kept},
+            "data": {"dataset": str(project / "pairs.csv"), "max_length": 77, "input_column": "source"},
+            "training": {"seed": 5, "max_steps": 3, "learning_rate": 0.1},
+            "resources": {"gpus_per_node": 8},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(job))
+        if end:
+            (folder / "done.json").write_text("{}")
+    build("llama", project / "results" / "first" / "final_model")
+    for name in ("pairs.csv", "other.csv"):
+        (project / name).write_text("source,target\na,b\nc,d\ne,f\ng,h\n")
+    # What the libraries say while the models are made is not the command's.
+    capsys.readouterr()
+    return project / "results"
+
+
+def submitted(hpcft: Call, *words: str) -> dict[str, Any]:
+    """The job that would be submitted, as its run directory keeps it."""
+    answer = hpcft(*words, "--cluster", "slurm", "--json")
+    assert answer.code == 0, answer.err
+    return yaml.safe_load((Path(json.loads(answer.out)["directory"]) / "config.yaml").read_text())
+
+
+def test_a_run_gives_its_model_data_and_seed_and_not_its_ranks(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    job = submitted(hpcft, "evaluate", "first")
+    assert job["kind"] == "evaluate"
+    assert job["of"] == str(results / "first")
+    assert job["model"]["name"] == str(results / "first" / "final_model")
+    assert (job["data"]["max_length"], job["data"]["input_column"]) == (77, "source")
+    assert job["training"]["seed"] == 5
+    assert job["resources"]["gpus_per_node"] == 1
+    assert job["variant"] == "full"
+
+
+def test_what_is_typed_beats_what_the_run_says(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    assert submitted(hpcft, "evaluate", "first", "--max-length", "99")["data"]["max_length"] == 99
+
+
+def test_another_data_set_is_asked_whole_and_brings_its_own_columns(
+    hpcft: Call, results: Path, fake_slurm: Any
+) -> None:
+    data = submitted(hpcft, "evaluate", "first", "--dataset", "other.csv")["data"]
+    assert data["validation"] == data["dataset"] == str(results.parent / "other.csv")
+    assert (data["input_column"], data["max_length"]) == (None, 77)
+
+
+def test_a_bench_of_an_evaluation_measures_the_evaluated_model(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    job = submitted(hpcft, "bench", "scored")
+    assert job["model"]["name"] == str(results / "first" / "final_model")
+    assert job["of"] == str(results / "scored")
+
+
+def test_a_quantised_run_is_labelled_ptq(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    job = submitted(hpcft, "quantize", "first", "--method", "bnb-int8")
+    assert (job["variant"], job["quantize"]["method"]) == ("ptq", "bnb-int8")
+
+
+def test_a_folder_and_a_hub_id_are_models_too(results: Path) -> None:
+    folder = results.parent / "base"
+    assert (find_subject(str(folder), results).model, find_subject(str(folder), results).run) == (str(folder), None)
+    assert find_subject("guild/model", results).model == "guild/model"
+
+
+def test_a_model_that_is_no_run_needs_a_data_set(hpcft: Call, results: Path) -> None:
+    answer = hpcft("evaluate", str(results.parent / "base"), "--cluster", "local", "--dry-run")
+    assert answer.code == 2
+    assert "--dataset" in answer.err
+    named = hpcft("evaluate", str(results.parent / "base"), "--dataset", "other.csv", "--cluster", "local", "--dry-run")
+    assert named.code == 0, named.err
+
+
+def test_a_run_that_goes_on_is_refused(results: Path) -> None:
+    with pytest.raises(UsageError, match="the run 'going' has not finished"):
+        find_subject("going", results)
+
+
+@pytest.mark.parametrize("text", ["nothing", "./nowhere", "a/b/c"])
+def test_what_is_nothing_is_said_to_be_no_run(results: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="no run called"):
+        find_subject(text, results)
+
+
+def test_several_ranks_are_refused_where_one_process_does_the_job(hpcft: Call, results: Path) -> None:
+    for kind in ("merge", "quantize", "bench"):
+        answer = hpcft(kind, "first", "--gpus-per-node", "2", "--cluster", "slurm", "--dry-run")
+        assert answer.code == 78
+        assert f"a {kind} job is one process" in answer.err

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from support.tiny_models import config
+from support.tiny_models import WRITERS, config
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+)
 
 from hpcft.measure import flops
-from hpcft.measure.flops import StepFlops, analytic_forward_flops, forward_flops, training_flops
+from hpcft.measure.flops import (
+    StepFlops,
+    analytic_forward_flops,
+    forward_flops,
+    query_flops,
+    training_flops,
+    training_parts,
+)
 
 
 def llama(kv_heads: int) -> LlamaConfig:
@@ -66,6 +84,22 @@ def lora_training_by_formula(config: LlamaConfig, r: int, targets: list[str], ba
             a, b = shape[name]
             per_token += 2 * r * (a + b) * 2 + 2 * r * (b + (a if flows[name] else 0))
     return analytic_forward_flops(config, batch, length) + batch * length * per_token
+
+
+def generated(model: Any, prompt_tokens: int, new_tokens: int) -> int:
+    """FLOPs of a real generation, as transformers runs it."""
+    ids = torch.randint(3, 400, (1, prompt_tokens))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
+    assert output.shape[1] == prompt_tokens + new_tokens
+    return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize("kv_heads", [8, 2])
@@ -136,7 +170,7 @@ def test_te4_of_a_mixture_the_experts_that_a_token_meets_are_counted() -> None:
 
 
 def test_a_model_that_does_not_follow_the_terms_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flops, "_count", lambda model, length, backward: length**3)
+    monkeypatch.setattr(flops, "_count", lambda model, length, **_: (length**3, length**3))
     with pytest.raises(ArithmeticError, match="not linear plus quadratic"):
         forward_flops(llama(4))
 
@@ -159,6 +193,100 @@ def test_g23_an_encoder_s_flops_are_those_of_its_products(family: str) -> None:
         constant=3 * 2 * (h * h + h * labels),
     )
     assert training_flops(config(family), None, num_labels=labels) == expected
+
+
+@pytest.mark.parametrize(("family", "adapter"), [("llama", None), ("llama", "lora"), ("gpt2", "lora"), ("bert", None)])
+def test_recomputation_is_what_a_real_step_with_checkpoints_does_besides(family: str, adapter: str | None) -> None:
+    shape = config(family)
+    classes = 3 if family == "bert" else None
+    lora_config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if adapter else None
+    loader: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
+    options = {"num_labels": classes} if classes else {}
+    model = loader.from_config(config(family, **options), attn_implementation="eager")
+    model.config.use_cache = False
+    if lora_config is not None:
+        model = get_peft_model(model, lora_config)
+    model.train()
+    model.enable_input_require_grads()
+    ids = torch.randint(3, 400, (3, 50))
+
+    def step() -> int:
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum().backward()
+        return int(counter.get_total_flops())
+
+    without = step()
+    model.gradient_checkpointing_enable()
+    with_checkpoints = step()
+    parts = training_parts(shape, lora_config, gradient_checkpointing=True, num_labels=classes)
+    assert parts.whole.of(3, 50) == with_checkpoints
+    assert parts.recomputation.of(3, 50) == with_checkpoints - without > 0
+    assert parts.forward == forward_flops(shape, classes, lora_config)
+    assert parts.backward.of(3, 50) == without - parts.forward.of(3, 50)
+
+
+def test_te4_of_four_flops_a_weight_of_a_frozen_base_recomputation_is_apart() -> None:
+    shape = llama(4)
+    parts = training_parts(shape, lora(1, ["q_proj"]), gradient_checkpointing=True)
+    forward, backward, again = (part.linear for part in (parts.forward, parts.backward, parts.recomputation))
+    assert backward == pytest.approx(forward, rel=0.01)
+    assert parts.whole.linear == forward + backward + again
+    # What nothing needs for a gradient is not computed again: the output head, the last product of each layer.
+    head, down = shape.hidden_size * shape.vocab_size, shape.num_hidden_layers * 128 * 384
+    assert again == forward - 2 * (head + down)
+
+
+def test_without_checkpoints_nothing_is_computed_again() -> None:
+    assert training_parts(llama(4), None).recomputation == StepFlops(0, 0)
+
+
+@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("new_tokens", [1, 2, 9])
+def test_g23_a_query_is_what_generation_with_a_cache_does(family: str, new_tokens: int) -> None:
+    shape = config(family)
+    model = AutoModelForCausalLM.from_config(shape, attn_implementation="eager").eval()
+    assert generated(model, 23, new_tokens) == query_flops(shape).of(23, new_tokens)
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2], ids=["dense", "gqa"])
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"], [*ATTENTION, *MLP, "lm_head"]])
+def test_g23_a_query_is_exact_step_by_step_for_dense_gqa_and_lora(kv_heads: int, targets: list[str] | None) -> None:
+    shape, adapter = llama(kv_heads), lora(12, targets) if targets else None
+    model: Any = AutoModelForCausalLM.from_config(shape, attn_implementation="eager").eval()
+    if adapter is not None:
+        model = get_peft_model(model, adapter).eval()
+    counted = query_flops(shape, adapter)
+    whole = [counted.of(17, n) for n in range(1, 8)]
+    ids = torch.randint(3, 400, (1, 17))
+    steps, cache = [], None
+    for _ in whole:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        steps.append(counter.get_total_flops())
+        cache, ids = output.past_key_values, output.logits[:, -1:].argmax(-1)
+    assert [sum(steps[: n + 1]) for n in range(len(whole))] == whole
+
+
+def test_a_query_without_a_new_token_is_the_prompt_s_pass() -> None:
+    counted = query_flops(llama(8))
+    assert counted.of(17, 0) == counted.of(17, 1)
+
+
+def test_a_query_with_virtual_tokens_has_no_figure() -> None:
+    with pytest.raises(ArithmeticError, match="virtual tokens"):
+        query_flops(llama(8), PromptTuningConfig(num_virtual_tokens=10, task_type="CAUSAL_LM"))
+
+
+def test_te4_flops_come_from_the_model_not_from_its_name(tmp_path: Path) -> None:
+    shape = llama(8)
+    named = tmp_path / "Llama-3-70B"
+    shape.save_pretrained(named)
+    described = json.loads((named / "config.json").read_text())
+    (named / "config.json").write_text(json.dumps({**described, "_name_or_path": "meta-llama/Llama-3-70B"}))
+    loaded = AutoConfig.from_pretrained(named)
+    assert query_flops(loaded) == query_flops(shape)
+    assert forward_flops(loaded).of(1, 100) == analytic_forward_flops(shape, 1, 100) < 2 * 1e6 * 100
+    assert training_flops(loaded, None) == training_flops(shape, None)
 
 
 def test_gradient_checkpointing_costs_about_one_more_forward() -> None:

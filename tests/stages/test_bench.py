@@ -69,6 +69,11 @@ def test_e19_to_e25_have_their_keys(measured: Run) -> None:
     assert "inference/energy_j_per_query" not in metrics
     assert metrics["inference/flops_per_query_gflops"] > 0
     assert metrics["inference/load_time_s"] > 0
+    assert 0 < metrics["inference/mfu_pct"] < 100
+
+
+def test_g23_two_ways_of_counting_flops_agree(measured: Run) -> None:
+    assert benchmark(measured)["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
 
 
 def test_te2_memory_says_whose_it_is(measured: Run) -> None:
@@ -97,6 +102,7 @@ def test_a_quantised_model_and_a_static_cache_are_measured(worker: Worker, quant
     found = benchmark(run)
     assert (found["settings"]["quantization"], found["settings"]["cache"]) == ("bnb-int8", "static")
     assert list(found["sizes_gb"]) == ["model"]
+    assert found["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
 
 
 def test_strict_fails_where_one_else_warns(worker: Worker, finished: dict[str, Run]) -> None:

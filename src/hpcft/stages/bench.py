@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcft.data.collate import LabelCollator
 from hpcft.data.encode import encode_input, encode_prompt
 from hpcft.data.split import Dataset, load
 from hpcft.errors import HpcftError
 from hpcft.measure.flops import forward_flops, query_flops
+from hpcft.measure.fvcore_flops import traced_forward_flops
+from hpcft.measure.gemm import gemm_rate
 from hpcft.measure.latency import Query, answer, classify, summarize
 from hpcft.measure.machine import drift, fingerprint, watch
 from hpcft.measure.memory import folder_size_gb, peak_gb, reset_peak
@@ -24,9 +26,14 @@ from hpcft.spec.identifiers import user_path
 from hpcft.stages.carry import COSTS, SCORES, carried, finish
 from hpcft.train.context import Context
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger(__name__)
 
 Ask = Callable[[int], Query]
+# Tokens of the prompt whose FLOPs are counted in two ways.
+_COUNTED = 64
 
 
 def bench(context: Context) -> dict[str, Any]:
@@ -68,6 +75,7 @@ def bench(context: Context) -> dict[str, Any]:
             context.go_on()
             queries.append(ask(number))
     peak = peak_gb(context.device)
+    rate = gemm_rate(context.device, model.dtype)
     # A token's time, where there are tokens: a whole answer's goes with its length.
     steady = drift([q.latency_ms if q.tpot_ms is None else q.tpot_ms for q in queries])
     troubles = watched.troubles + ([steady] if steady else [])
@@ -95,13 +103,14 @@ def bench(context: Context) -> dict[str, Any]:
         "sizes_gb": sizes_gb(context),
         "memory": {"scope": "this process, since the warm-up", **{k.partition("/")[2]: v for k, v in peak.items()}},
         "real": real | {"queries": [asdict(q) for q in queries]},
+        "gemm_tflops": rate / 1e12,
         "troubles": troubles,
     }
     if watched.energy_j is not None:
         report["energy_j_per_query"] = watched.energy_j / len(queries)
     if labels is None:
         report["synthetic"] = _synthetic(context, model, tokenizer)
-    flops = _flops(context, queries, len(labels) if labels is not None else None)
+    flops = _flops(context, model, queries, len(labels) if labels is not None else None, report)
     write_json(context.paths.benchmark, report)
     metrics |= _summary(report, peak, flops)
     log.info("Avg Latency: %.2f ms", real["latency_ms"]["mean"])
@@ -186,7 +195,18 @@ def cached_folder(name: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _flops(context: Context, queries: list[Query], num_labels: int | None) -> float | None:
+def _second_count(model: Any, device: torch.device) -> int:
+    """FLOPs of a prompt's pass, counted by other code on the real model instead of on its twin without weights."""
+    import torch
+
+    ids = torch.zeros((1, _COUNTED), dtype=torch.long, device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return traced_forward_flops(model, inputs, use_cache=False, logits_to_keep=1)
+
+
+def _flops(
+    context: Context, model: Any, queries: list[Query], num_labels: int | None, report: dict[str, Any]
+) -> float | None:
     """Mean FLOPs of the measured queries; None where this model's cannot be counted."""
     try:
         config = open_config(context.job)
@@ -199,6 +219,9 @@ def _flops(context: Context, queries: list[Query], num_labels: int | None) -> fl
             one = forward_flops(config, num_labels, adapter)
             return sum(one.of(1, q.prompt_tokens) for q in queries) / len(queries)
         counted = query_flops(config, adapter)
+        report["flops_second_count_ratio"] = _second_count(model, context.device) / counted.of(_COUNTED, 1)
+        if abs(report["flops_second_count_ratio"] - 1) > 1e-3:
+            log.warning("the FLOPs of this model are doubtful: two ways of counting differ (benchmark.json)")
         return sum(counted.of(q.prompt_tokens, q.new_tokens) for q in queries) / len(queries)
     except Exception as error:
         # As for training: code of any architecture runs here on tensors without numbers.
@@ -227,6 +250,8 @@ def _summary(report: dict[str, Any], peak: dict[str, float], flops: float | None
         metrics["inference/energy_j_per_query"] = report["energy_j_per_query"]
     if flops is not None:
         metrics["inference/flops_per_query_gflops"] = flops / 1e9
+        # Of what the device reaches in products of large matrices of the model's type.
+        metrics["inference/mfu_pct"] = 100 * flops / (latency["mean"] / 1e3) / (report["gemm_tflops"] * 1e12)
     sizes = report["sizes_gb"]
     own = sizes.get("adapter", sizes.get("model"))
     if own is not None:

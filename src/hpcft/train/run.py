@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 from transformers import PretrainedConfig
 
-from hpcft.measure.flops import StepFlops, training_flops
+from hpcft.measure.flops import TrainingFlops, training_parts
 from hpcft.measure.memory import folder_size_gb, over_ranks, peak_gb, reset_peak
 from hpcft.models.counts import ParameterCount, count_parameters
 from hpcft.models.load import (
@@ -102,11 +102,11 @@ def train(context: Context) -> dict[str, Any]:
     return _finish(context, trainer, counts, flops, validator, labels)
 
 
-def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> StepFlops | None:
+def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> TrainingFlops | None:
     full = VARIANTS[job.variant].adapter is None
     adapter = None if full else lora_config(job, config.model_type, classifier=num_labels is not None)
     try:
-        return training_flops(
+        return training_parts(
             config, adapter, gradient_checkpointing=job.training.gradient_checkpointing, num_labels=num_labels
         )
     except Exception as error:
@@ -140,7 +140,7 @@ def _finish(
     context: Context,
     trainer: FineTuner,
     counts: ParameterCount,
-    flops: StepFlops | None,
+    flops: TrainingFlops | None,
     validator: Validator | None,
     labels: list[str] | None,
 ) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _finish(
 
 
 def _summary(
-    context: Context, trainer: FineTuner, counts: ParameterCount, flops: StepFlops | None, peak: dict[str, float]
+    context: Context, trainer: FineTuner, counts: ParameterCount, flops: TrainingFlops | None, peak: dict[str, float]
 ) -> dict[str, Any]:
     done, steps = trainer.progress.run, int(trainer.state.global_step)
     losses = [float(e["loss"]) for e in Run(context.paths.root).events("step")]
@@ -213,9 +213,12 @@ def _summary(
         **peak,
     }
     if flops is not None:
-        total = flops.total(int(done.padded_tokens), int(done.squares), int(done.samples))
+        shapes = int(done.padded_tokens), int(done.squares), int(done.samples)
+        total = flops.whole.total(*shapes)
         metrics["train/total_training_flops_tflops"] = total / 1e12
         metrics["train/flops_per_step_tflops"] = total / 1e12 / steps
+        if context.job.training.gradient_checkpointing:
+            metrics["train/recomputation_flops_tflops"] = flops.recomputation.total(*shapes) / 1e12
     return metrics
 
 

@@ -40,6 +40,7 @@ KINDS = {
     "merge": "hpcft.stages.merge",
     "quantize": "hpcft.stages.quantize",
     "bench": "hpcft.stages.bench",
+    "report": "hpcft.stages.report",
 }
 _FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 

@@ -34,6 +34,7 @@ stages:
   int4: {kind: quantize, of: merged}
   scores: {kind: evaluate, of: int4}
   bench: {kind: bench, of: scores}
+  report: {kind: report, of: bench}
 """
 
 
@@ -61,6 +62,7 @@ def test_train_merge_quantise_evaluate_bench_is_one_command(site: Path) -> None:
     assert bench.metrics["inference/avg_latency_ms_per_sample"] > 0
     assert bench.metrics["final/validation_f1_score"] >= 0
     assert bench.metrics["train/world_size"] == 2
+    assert "bench" in (site / "results" / "mine" / "report" / "report.html").read_text()
     again = json.loads(call(site, "pipeline", "mine.yaml", "--json").stdout)
     assert {stage["state"] for stage in again["stages"]} == {"done"}
 
@@ -69,7 +71,7 @@ def test_a_failed_stage_s_children_are_cancelled_and_not_left_waiting(site: Path
     (site / "mine.yaml").write_text(STAGES.replace("of: lora}", "of: lora, merge: {max_kl: 1e-30, dtype: float16}}"))
     done = call(site, "pipeline", "mine.yaml", "--wait")
     assert done.returncode == 1
-    assert "not finished: merged, int4, scores, bench" in done.stderr
+    assert "not finished: merged, int4, scores, bench, report" in done.stderr
     assert not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout.strip()
     (site / "mine.yaml").write_text(STAGES)
     left = json.loads(call(site, "pipeline", "mine.yaml", "--dry-run", "--json").stdout)

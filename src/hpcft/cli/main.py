@@ -28,6 +28,7 @@ VERBS = {
     "show": "Show one run: state, scores, costs, files.",
     "compare": "Runs side by side on the same inputs: are their differences sure?",
     "pareto": "Compare runs by several measures: which of them no other one beats.",
+    "report": "One HTML file about runs: comparison, front, curves, costs, differences.",
     "config": "Show a job's configuration and where each value comes from.",
     "cluster": "List and show cluster profiles, or make one by asking Slurm.",
     "init": "Make a project of your own: a configuration, a profile, presets to edit.",

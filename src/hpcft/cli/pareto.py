@@ -14,6 +14,7 @@ from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, grid, printable, say
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError, UsageError
+from hpcft.report.lineage import lineages
 from hpcft.report.pareto import (
     NAMES,
     Front,
@@ -27,7 +28,7 @@ from hpcft.report.pareto import (
     parse_measure,
     retention,
 )
-from hpcft.report.points import point_of
+from hpcft.report.points import joined_point
 from hpcft.runs.files import make_private, write_atomic, write_json
 from hpcft.runs.run import Run, find_run, list_runs
 from hpcft.spec.variants import VARIANTS
@@ -122,15 +123,15 @@ def pareto(
 def _read(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
     points: list[Point] = []
     unread: dict[str, str] = {}
-    for run in {run.paths.root.resolve(): run for run in runs}.values():
+    for lineage in lineages(runs):
         try:
-            point = point_of(run)
+            point = joined_point(lineage)
         except HpcftError as error:
             # One damaged run among many must not hide the others.
-            unread[run.name] = str(error).splitlines()[0]
+            unread[lineage.name] = str(error).splitlines()[0]
             continue
         if point is None:
-            unread[run.name] = "no metrics yet"
+            unread[lineage.name] = "no metrics yet"
         else:
             points.append(point)
     return points, unread

@@ -22,8 +22,10 @@ NAMES: dict[str, tuple[str, str]] = {
     "rougeL": ("final/validation_rougeL", "ROUGE-L"),
     "latency": ("inference/avg_latency_ms_per_sample", "Latency (ms a sample)"),
     "vram": ("inference/peak_vram_gb", "Peak GPU memory in use (GB)"),
+    "rss": ("inference/peak_rss_gb", "Peak memory in use (GB)"),
     "size": ("inference/model_size_gb", "Model size (GB)"),
     "train_vram": ("train/peak_vram_gb", "Peak GPU memory in training (GB)"),
+    "train_rss": ("train/peak_rss_gb", "Peak memory in training (GB)"),
     "flops": ("inference/flops_per_query_gflops", "Work (GFLOP a query)"),
 }
 _SHORT = {key: name for name, (key, _) in NAMES.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from hpcft.report.lineage import Lineage
 from hpcft.report.pareto import Point
 from hpcft.runs.files import read_json
 from hpcft.runs.run import Run
@@ -12,6 +13,8 @@ from hpcft.spec.variants import VARIANTS
 
 _DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?)$")
 _DIGEST_DIGITS = 12
+# What a model cost to make stays true of what is made from it; its scores are its own.
+_LASTING = ("train/", "model/")
 
 
 def point_of(run: Run) -> Point | None:
@@ -37,6 +40,38 @@ def point_of(run: Run) -> Point | None:
         dataset=_dataset(run, benchmark),
         hardware=None if hardware is None else str(hardware),
         seed=seed if isinstance(seed, int) else None,
+    )
+
+
+def joined_point(lineage: Lineage) -> Point | None:
+    """The figures of all runs about one model as one point, so that its score and its latency stand together.
+
+    Of a figure that several of them have, the nearest run's counts: an evaluation's score before the training's.
+
+    Returns:
+        The point; None when none of the model's own runs has figures yet.
+
+    Raises:
+        DataError: a file of one of the runs is damaged.
+    """
+    points = [point for run in lineage.runs if (point := point_of(run)) is not None]
+    if not points:
+        return None
+    values: dict[str, float] = {}
+    oldest: Point | None = None
+    for run in reversed(lineage.before):
+        if (point := point_of(run)) is not None:
+            oldest = oldest or point
+            values |= {key: value for key, value in point.values.items() if key.startswith(_LASTING)}
+    for point in points:
+        values |= point.values
+    return Point(
+        name=lineage.name,
+        group=points[0].group,
+        values=values,
+        dataset=next((point.dataset for point in reversed(points) if point.dataset), None),
+        hardware=next((point.hardware for point in points if point.hardware), None),
+        seed=(oldest or points[0]).seed,
     )
 
 

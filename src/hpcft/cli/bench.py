@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hpcft.cli.job_options import ANY_JOB, Request, takes_subject
-from hpcft.cli.start import start
+from hpcft.cli.start import DRY_RUN, JSON, WAIT, start
 from hpcft.cli.texts import SUBMIT_CODES, ending
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -21,11 +21,6 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
     )
 )
 @takes_subject("bench", (*ANY_JOB, "bench.", "data.dataset", "evaluation.max_new_tokens"))
-def bench(
-    request: Request,
-    wait: bool = typer.Option(False, "--wait", help="Follow the job to its end and print what came out."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the script and what it asks for; submit nothing."),
-    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
-) -> None:
+def bench(request: Request, wait: bool = WAIT, dry_run: bool = DRY_RUN, json: bool = JSON) -> None:
     """Measure a model's latency, memory and FLOPs on prompts of real data and on made-up ones."""
     start(request, wait=wait, dry_run=dry_run, json=json)

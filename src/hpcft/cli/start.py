@@ -7,6 +7,11 @@ import typer
 from hpcft.cli.job_options import Plan, Request, plan, typed_layers
 from hpcft.cli.output import as_json, say, table
 
+# What every verb that submits a job takes besides.
+WAIT = typer.Option(False, "--wait", help="Follow the job to its end and print what came out.")
+DRY_RUN = typer.Option(False, "--dry-run", help="Print the script and what it asks for; submit nothing.")
+JSON = typer.Option(False, "--json", help="Print the result as JSON.")
+
 
 def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
     """Submit a job; or with `dry_run` show what would be submitted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hpcft.cli.job_options import Request, takes_job
-from hpcft.cli.start import start
+from hpcft.cli.start import DRY_RUN, JSON, WAIT, start
 from hpcft.cli.texts import SUBMIT_CODES, ending
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -22,11 +22,6 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
     )
 )
 @takes_job
-def submit(
-    request: Request,
-    wait: bool = typer.Option(False, "--wait", help="Follow the job to its end and print what came out."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the script and what it asks for; submit nothing."),
-    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
-) -> None:
+def submit(request: Request, wait: bool = WAIT, dry_run: bool = DRY_RUN, json: bool = JSON) -> None:
     """Submit a job."""
     start(request, wait=wait, dry_run=dry_run, json=json)

@@ -14,7 +14,7 @@ from hpcft.spec.variants import VARIANTS
 _DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?)$")
 _DIGEST_DIGITS = 12
 # What a model cost to make stays true of what is made from it; its scores are its own.
-_LASTING = ("train/", "model/")
+LASTING = ("train/", "model/")
 
 
 def point_of(run: Run) -> Point | None:
@@ -62,7 +62,7 @@ def joined_point(lineage: Lineage) -> Point | None:
     for run in reversed(lineage.before):
         if (point := point_of(run)) is not None:
             oldest = oldest or point
-            values |= {key: value for key, value in point.values.items() if key.startswith(_LASTING)}
+            values |= {key: value for key, value in point.values.items() if key.startswith(LASTING)}
     for point in points:
         values |= point.values
     return Point(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.errors import DataError
+from hpcft.report.points import LASTING
 from hpcft.runs.files import write_json
 from hpcft.runs.run import Run
 from hpcft.spec.build import flat
@@ -14,7 +15,7 @@ from hpcft.train.context import Context
 from hpcft.train.finish import mark_done
 
 # What a model cost to make stays true of what is made from it; its scores only of the model itself.
-COSTS = ("train/", "model/")
+COSTS = LASTING
 SCORES = ("final/",)
 
 

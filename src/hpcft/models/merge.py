@@ -46,7 +46,7 @@ def merged(model: Any) -> Any:
     """
     try:
         return model.merge_and_unload(safe_merge=True)
-    except (ValueError, NotImplementedError, AttributeError) as error:
+    except (ValueError, NotImplementedError) as error:
         raise ConfigError(f"the adapter cannot be merged: {error}", where="model.name") from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.tiny_models import ENCODERS, FAMILIES, WRITERS, build, config
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -182,3 +183,15 @@ def test_g12_rows_end_to_end_do_not_see_each_other(models: Any, family: str, att
 @pytest.mark.parametrize("family", ENCODERS)
 def test_encoders_are_never_packed(models: Any, family: str) -> None:
     assert not keeps_rows_apart(config(family))
+
+
+@pytest.mark.parametrize("variant", ["lora", "qlora"])
+def test_a_pooler_that_the_checkpoint_lacks_is_trained_and_kept(tmp_path: Path, variant: str) -> None:
+    """It is made at random on loading: an adapter without it would answer otherwise each time that it is opened."""
+    folder = build("bert", tmp_path / "bert")
+    wanted = job(folder, variant=variant)
+    tuned = with_adapter(load_base(wanted, CPU, LABELS), wanted, classifier=True)
+    assert any(p.requires_grad for n, p in tuned.named_parameters() if "pooler" in n)
+    tuned.save_pretrained(tmp_path / "adapter")
+    kept = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any("pooler" in name for name in kept)

@@ -194,10 +194,13 @@ def load_base(
         # A head of another number of classes is made anew.
         options["ignore_mismatched_sizes"] = True
     try:
-        model: PreTrainedModel = loader.from_pretrained(resolve_model(job.model.name), **options)
+        loaded = loader.from_pretrained(resolve_model(job.model.name), output_loading_info=True, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _explain(job.model, error) from error
+    model: PreTrainedModel = loaded[0]
     model.config.use_cache = False
+    # Made at random here, so it has to be trained and kept like the head.
+    model.has_new_pooler = any("pooler" in key for key in loaded[1]["missing_keys"])  # type: ignore[assignment]
     return model
 
 
@@ -241,6 +244,8 @@ def with_adapter(model: PreTrainedModel, job: Job, *, classifier: bool = False) 
         model.enable_input_require_grads()
     try:
         adapter = lora_config(job, model.config.model_type, classifier=classifier)
+        if classifier and getattr(model, "has_new_pooler", False):
+            adapter.modules_to_save = [*(adapter.modules_to_save or []), "pooler"]
         tuned = get_peft_model(model, adapter, revision=job.model.revision)
     except ValueError as error:
         raise ConfigError(f"no adapter could be put on the model: {error}", where="lora.target_modules") from error

@@ -17,7 +17,7 @@ from hpcft.cli.main import VERBS
 from hpcft.cli.texts import EXIT_CODES
 
 Call = Callable[..., Any]
-NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe")}
+NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe"), "dashboard": ("push",)}
 COMMANDS = [(verb, *inner) for verb in VERBS for inner in [(), *((i,) for i in NESTED.get(verb, ()))]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking.fake_wandb import FakeWandb
+from fakes.wandb_server import FakeWandb
 from tracking.played import Played, end_job, start_job
 
 

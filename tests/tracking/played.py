@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracking.fake_wandb import KEY, FakeWandb
+from fakes.wandb_server import KEY, FakeWandb
 
 from hpcft.tracking.offline import OfflineRun, find_offline_runs, merge, read_offline
 

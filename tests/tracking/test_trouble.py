@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking.fake_wandb import FakeWandb
+from fakes.wandb_server import HANG, FakeWandb
 from tracking.job import figures
 from tracking.played import Played, end_job, start_job
 
-# What is wrong with the server, from when on, and other options of the job. Those that take longest come first.
+# What is wrong with the server (a status, or a delay), from when on, and other options of the job. Those that take
+# longest come first.
 TROUBLES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "hangs, and the job goes on": ("hang", "start", {"init_timeout_s": 3.0, "pause": 0.25}),
-    "hangs later": ("hang", "stream", {}),
-    "answers 500 later": ("500", "stream", {}),
-    "hangs": ("hang", "start", {}),
+    "hangs, and the job goes on": (HANG, "start", {"init_timeout_s": 3.0, "pause": 0.25}),
+    "hangs later": (HANG, "stream", {}),
+    "answers 500 later": (500, "stream", {}),
+    "hangs": (HANG, "start", {}),
     "refuses": ("refuse", "start", {}),
-    "answers 500": ("500", "start", {}),
-    "answers 429": ("429", "start", {}),
-    "slow": ("slow", "start", {}),
+    "answers 500": (500, "start", {}),
+    "answers 429": (429, "start", {}),
+    "slow": (0.2, "start", {}),
     "none": (None, "start", {}),
 }
 NEVER_THERE = ["hangs", "hangs, and the job goes on", "refuses", "answers 500", "answers 429"]
@@ -37,9 +38,8 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]
     def one(name: str) -> Played:
         trouble, since, options = TROUBLES[name]
         server = servers[name] = FakeWandb()
-        server.trouble_from = since
         if trouble != "refuse":
-            server.trouble = trouble
+            server.fault = lambda request: trouble if since == "start" or request.streaming else None
         root = tmp_path_factory.mktemp("job")
         url = REFUSED if trouble == "refuse" else server.url
         return end_job(root, server, start_job(root, url, "online", **options))

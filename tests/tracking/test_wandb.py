@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tracking.fake_wandb import FakeWandb
+from fakes.wandb_server import FakeWandb
 from tracking.job import figures
 from tracking.played import Played, end_job, start_job
 
@@ -228,7 +228,7 @@ print(tracker.finish().error)
 
 def test_importing_tracking_loads_nothing_heavy() -> None:
     heavy = ["wandb", "torch", "transformers", "datasets", "matplotlib"]
-    modules = ["wandb", "offline", "names", "credentials"]
+    modules = ["wandb", "offline", "names", "credentials", "dashboard"]
     names = ", ".join(f"hpcft.tracking.{module}" for module in modules)
     script = f"import sys, {names}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -29,6 +29,7 @@ VERBS = {
     "compare": "Runs side by side on the same inputs: are their differences sure?",
     "pareto": "Compare runs by several measures: which of them no other one beats.",
     "report": "One HTML file about runs: comparison, front, curves, costs, differences.",
+    "dashboard": "Put curves, comparison and Pareto front into wandb: a workspace view and a report.",
     "config": "Show a job's configuration and where each value comes from.",
     "cluster": "List and show cluster profiles, or make one by asking Slurm.",
     "init": "Make a project of your own: a configuration, a profile, presets to edit.",

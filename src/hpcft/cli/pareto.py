@@ -98,18 +98,18 @@ def pareto(
     """Compare runs by several measures: which of them no other one beats."""
     measures = [parse_measure(text) for text in measure]
     chosen = [find_run(text, results) for text in run] if run else list_runs(results)
-    points, unread = _read(chosen)
+    points, unread = read_points(chosen)
     # A mean may take its score from one run and its cost from another.
     counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
     check_comparable(counted, mix_hardware=mix_hardware, mix_datasets=mix_datasets)
     groups = {g.name: g for g in group_points(points)} if by_variant else {}
     compared = [g.point for g in groups.values()] if by_variant else points
     found = front(compared, measures)
-    lacking = {p.name: _lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
+    lacking = {p.name: lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
     result = _Comparison(measures, found, groups, None, unread | lacking)
     if baseline is not None:
         result.baseline = _baseline(baseline, result)
-    _tell_left_out(result.left_out)
+    tell_left_out(result.left_out)
     if out is not None:
         _write(result, out)
     if json:
@@ -120,7 +120,8 @@ def pareto(
         say(f"no run in {results} has {' and '.join(m.key for m in measures)}")
 
 
-def _read(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
+def read_points(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
+    """One point a model, and name of a model without one → why."""
     points: list[Point] = []
     unread: dict[str, str] = {}
     for lineage in lineages(runs):
@@ -137,7 +138,8 @@ def _read(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
     return points, unread
 
 
-def _lack(point: Point, keys: list[str]) -> str:
+def lack(point: Point, keys: list[str]) -> str:
+    """What is wrong with the figures of these keys, in words."""
     return ", ".join(f"{key} is {point.values[key]}" if key in point.values else f"no {key}" for key in keys)
 
 
@@ -154,7 +156,8 @@ def _baseline(text: str, result: _Comparison) -> Point:
     raise UsageError(f"'{text[:60]}' {what}", where="--baseline", hint=hint)
 
 
-def _tell_left_out(left_out: dict[str, str]) -> None:
+def tell_left_out(left_out: dict[str, str]) -> None:
+    """Say which models are not compared; those with the same reason together."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in left_out.items():
         by_reason[reason].append(name)

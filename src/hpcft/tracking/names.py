@@ -26,6 +26,9 @@ def run_name(label: str, dataset: str, run_id: str) -> str:
     return f"{label}_{stem}_run_{run_id}"
 
 
+# Of what a step measures, what wandb is told; the event log has all of it.
+STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch"])
+
 # Other names of the same figures: those of the Trainer, and those that results of other programs use.
 _ALIASES = {
     "loss": "train/loss",

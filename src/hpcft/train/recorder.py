@@ -11,7 +11,7 @@ from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Status
-from hpcft.tracking.names import canonical
+from hpcft.tracking.names import STEP_METRICS, canonical
 
 if TYPE_CHECKING:
     from hpcft.tracking.wandb import Tracker
@@ -63,8 +63,7 @@ class Recorder:
             words = " | ".join(f"{k}={metrics[k]:.6g}" for k in ("loss", "learning_rate", "epoch") if k in metrics)
             log.log(PROGRESS, "Step %d: %s", step, words)
             if self.tracker is not None:
-                shown = ("loss", "learning_rate", "grad_norm", "epoch")
-                self.tracker.log(canonical({k: metrics[k] for k in shown if k in metrics}), step)
+                self.tracker.log(canonical({k: v for k, v in metrics.items() if k in STEP_METRICS}), step)
 
     def metrics(self, kind: str, step: int, metrics: dict[str, float]) -> None:
         """Record figures that belong to an epoch or a validation."""

@@ -26,7 +26,6 @@ from hpcft.measure.flops import (
     analytic_forward_flops,
     forward_flops,
     query_flops,
-    training_flops,
     training_parts,
 )
 
@@ -113,7 +112,7 @@ def test_g23_the_forward_count_is_the_formula_for_dense_and_grouped_heads(
 
 def test_te4_full_training_is_three_forwards() -> None:
     config = llama(4)
-    assert training_flops(config, None).of(1, 100) == 3 * forward_flops(config).of(1, 100)
+    assert training_parts(config, None).whole.of(1, 100) == 3 * forward_flops(config).of(1, 100)
 
 
 @pytest.mark.parametrize("kv_heads", [8, 2])
@@ -121,7 +120,7 @@ def test_te4_full_training_is_three_forwards() -> None:
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], MLP, ATTENTION + MLP], ids="-".join)
 def test_te4_g23_lora_training_is_the_formula(kv_heads: int, r: int, targets: list[str]) -> None:
     config = llama(kv_heads)
-    counted = training_flops(config, lora(r, targets))
+    counted = training_parts(config, lora(r, targets)).whole
     assert counted.of(2, 100) == lora_training_by_formula(config, r, targets, 2, 100)
 
 
@@ -135,9 +134,9 @@ def test_te4_lora_on_a_large_model_costs_four_and_not_six_flops_a_weight_and_tok
         vocab_size=32000,
     )
     # Full training is 6N; N leaves out the table of embeddings, which multiplies nothing.
-    weights = training_flops(config, None).linear / 6
+    weights = training_parts(config, None).whole.linear / 6
     assert weights == pytest.approx(1.1e9 - 32000 * 2048, rel=0.01)
-    assert training_flops(config, lora(8, ["q_proj", "v_proj"])).linear == pytest.approx(4 * weights, rel=0.01)
+    assert training_parts(config, lora(8, ["q_proj", "v_proj"])).whole.linear == pytest.approx(4 * weights, rel=0.01)
 
 
 @pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"]], ids=["full", "lora"])
@@ -150,7 +149,7 @@ def test_the_twin_counts_what_a_real_step_does(targets: list[str] | None) -> Non
     ids = torch.randint(0, config.vocab_size, (3, 50))
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
-    assert training_flops(config, adapter).of(3, 50) == counter.get_total_flops()
+    assert training_parts(config, adapter).whole.of(3, 50) == counter.get_total_flops()
 
 
 def test_te4_gpt2_is_counted_too() -> None:
@@ -166,7 +165,7 @@ def test_te4_of_a_mixture_the_experts_that_a_token_meets_are_counted() -> None:
     dense = analytic_forward_flops(LlamaConfig(**shape, num_key_value_heads=8, vocab_size=500), 1, 1)
     expert, router = 2 * 2 * 3 * 128 * 256, 2 * 2 * 128 * 4
     assert forward.of(1, 1) == dense + expert + router
-    assert training_flops(config, None).linear == 3 * forward.linear
+    assert training_parts(config, None).whole.linear == 3 * forward.linear
 
 
 def test_a_model_that_does_not_follow_the_terms_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +176,7 @@ def test_a_model_that_does_not_follow_the_terms_has_no_figure(monkeypatch: pytes
 
 def test_tokens_that_prompt_tuning_adds_are_counted_once_a_sequence() -> None:
     prompt = PromptTuningConfig(num_virtual_tokens=10, task_type="CAUSAL_LM")
-    frozen = training_flops(llama(8), prompt)
+    frozen = training_parts(llama(8), prompt).whole
     assert frozen.constant > 0
     assert frozen.total(50, 2500, 1) == frozen.of(1, 50)
 
@@ -192,7 +191,7 @@ def test_g23_an_encoder_s_flops_are_those_of_its_products(family: str) -> None:
         quadratic=3 * 2 * layers * 2 * h,
         constant=3 * 2 * (h * h + h * labels),
     )
-    assert training_flops(config(family), None, num_labels=labels) == expected
+    assert training_parts(config(family), None, num_labels=labels).whole == expected
 
 
 @pytest.mark.parametrize(("family", "adapter"), [("llama", None), ("llama", "lora"), ("gpt2", "lora"), ("bert", None)])
@@ -286,14 +285,14 @@ def test_te4_flops_come_from_the_model_not_from_its_name(tmp_path: Path) -> None
     loaded = AutoConfig.from_pretrained(named)
     assert query_flops(loaded) == query_flops(shape)
     assert forward_flops(loaded).of(1, 100) == analytic_forward_flops(shape, 1, 100) < 2 * 1e6 * 100
-    assert training_flops(loaded, None) == training_flops(shape, None)
+    assert training_parts(loaded, None).whole == training_parts(shape, None).whole
 
 
 def test_gradient_checkpointing_costs_about_one_more_forward() -> None:
     config = llama(4)
-    more = training_flops(config, None, gradient_checkpointing=True).of(1, 100) - training_flops(config, None).of(
-        1, 100
-    )
+    more = training_parts(config, None, gradient_checkpointing=True).whole.of(1, 100) - training_parts(
+        config, None
+    ).whole.of(1, 100)
     # The output head is not computed again.
     assert 0.5 * forward_flops(config).of(1, 100) < more < forward_flops(config).of(1, 100)
 

@@ -76,19 +76,6 @@ class TrainingFlops:
         return self.forward + self.backward + self.recomputation
 
 
-def training_flops(
-    config: PretrainedConfig,
-    peft_config: PeftConfig | None,
-    *,
-    gradient_checkpointing: bool = False,
-    num_labels: int | None = None,
-) -> StepFlops:
-    """Forward, backward and recomputation of one training step on the whole model; as `training_parts`."""
-    return training_parts(
-        config, peft_config, gradient_checkpointing=gradient_checkpointing, num_labels=num_labels
-    ).whole
-
-
 def training_parts(
     config: PretrainedConfig,
     peft_config: PeftConfig | None,

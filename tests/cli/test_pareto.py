@@ -177,3 +177,14 @@ def test_s5_a_hostile_name_of_a_run_is_text_in_page_and_terminal(hpcft: Call, pr
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;" in page
     assert json.loads(hpcft("pareto", "--json").out)["points"][0]["name"] == name
+
+
+@pytest.mark.usefixtures("published")
+def test_the_hypervolume_is_that_of_the_front_s_steps(hpcft: Call) -> None:
+    """Two rectangles: what base covers, and what small adds in front of it."""
+    words = ["--reference", "f1=20", "--reference", "latency=500"]
+    expected = (29.9 - 20) * (500 - 393.1) + (27.4 - 20) * (393.1 - 238.0)
+    assert shown(hpcft, *words)["hypervolume"] == pytest.approx(expected)
+    assert shown(hpcft)["hypervolume"] is None
+    for wrong in (["--reference", "f1=20"], ["--reference", "f1=x", "--reference", "latency=5"]):
+        assert hpcft("pareto", *wrong).code == 2

@@ -14,6 +14,7 @@ from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, grid, printable, say
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError, UsageError
+from hpcft.report.hypervolume import hypervolume
 from hpcft.report.lineage import lineages
 from hpcft.report.pareto import (
     NAMES,
@@ -48,6 +49,7 @@ class _Comparison:
     baseline: Point | None
     # Name of a run that is not compared → why.
     left_out: dict[str, str] = field(default_factory=dict)
+    hypervolume: float | None = None
 
     @property
     def points(self) -> list[Point]:
@@ -92,6 +94,12 @@ def pareto(
     ),
     mix_hardware: bool = typer.Option(False, "--mix-hardware", help="Compare figures of different machines."),
     mix_datasets: bool = typer.Option(False, "--mix-datasets", help="Compare scores on different data sets."),
+    reference: list[str] = typer.Option(
+        None,
+        "--reference",
+        metavar="MEASURE=WORST",
+        help="Worst value of a measure, one for each: gives the front's hypervolume, to compare sweeps by.",
+    ),
     out: Path = typer.Option(None, "--out", help="Folder for pareto.png, pareto.html and pareto.json."),
     json: bool = typer.Option(False, "--json", help="Print the comparison as JSON."),
 ) -> None:
@@ -109,6 +117,9 @@ def pareto(
     result = _Comparison(measures, found, groups, None, unread | lacking)
     if baseline is not None:
         result.baseline = _baseline(baseline, result)
+    if reference:
+        result.hypervolume = hypervolume(found.members, measures, _worst(reference, measures))
+        say(f"hypervolume of the front: {result.hypervolume:.6g}")
     tell_left_out(result.left_out)
     if out is not None:
         _write(result, out)
@@ -141,6 +152,24 @@ def read_points(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
 def lack(point: Point, keys: list[str]) -> str:
     """What is wrong with the figures of these keys, in words."""
     return ", ".join(f"{key} is {point.values[key]}" if key in point.values else f"no {key}" for key in keys)
+
+
+def _worst(texts: list[str], measures: list[Measure]) -> dict[str, float]:
+    """The reference point of a hypervolume, by key.
+
+    Raises:
+        UsageError: a text is no MEASURE=NUMBER, or the measures are not those that are compared.
+    """
+    worst: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            worst[parse_measure(name).key] = float(value)
+        except ValueError as error:
+            raise UsageError(f"'{text[:60]}' is not of the form MEASURE=NUMBER", where="--reference") from error
+    if set(worst) != {m.key for m in measures}:
+        raise UsageError("names other measures than --measure", where="--reference", hint="one for each of them")
+    return worst
 
 
 def _baseline(text: str, result: _Comparison) -> Point:
@@ -186,6 +215,7 @@ def _document(result: _Comparison) -> dict[str, Any]:
         "points": [_described(p, result) for p in result.points],
         "left_out": result.left_out,
         "baseline": None if result.baseline is None else result.baseline.name,
+        "hypervolume": result.hypervolume,
     }
 
 

@@ -115,3 +115,14 @@ def test_what_cannot_be_compared_is_refused_and_says_what_to_do(hpcft: Call) -> 
     assert "the 3 inputs that all runs answered" in shared.err
     for words in (["first"], ["first", "results/first"], ["first", "nothing"], []):
         assert hpcft("compare", *words).code == 2, words
+
+
+@pytest.mark.usefixtures("runs")
+def test_answers_are_held_against_a_format(hpcft: Call) -> None:
+    result = hpcft("compare", "first", "second", "--answer-format", r"first\s+says \d")
+    assert "1.0000 [1.0000, 1.0000]  0.0000 [0.0000, 0.0000]" in next(
+        line for line in result.out.splitlines() if line.startswith("format")
+    )
+    wrong = hpcft("compare", "first", "second", "--answer-format", "[")
+    assert wrong.code == 2
+    assert "--answer-format" in wrong.err

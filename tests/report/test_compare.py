@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,15 @@ def test_the_right_and_the_wrong_answers_of_the_baseline(evaluated: Make) -> Non
         (False, {"base": "b4", "other": "o4 is longer"}),
     ]
     assert found.words == {"base": 1.0, "other": 3.0}
+
+
+def test_format_compliance_is_a_score_with_interval_and_paired_p(evaluated: Make) -> None:
+    said = {"base": ["[Local", " [Local]\n", "[Local", "x [Global]", "[Local", "[Local"], "cut": ["[Local]"] * 6}
+    runs = [evaluated(n, [row(i, {"em": 0.0}, text) for i, text in enumerate(own)]) for n, own in said.items()]
+    found = compare(runs, answer_format=re.compile(r"\[(Local|Global)\]")).scores["format"]
+    assert (found["base"].value, found["cut"].value) == (pytest.approx(1 / 6), 1.0)
+    assert found["cut"].p == paired_p([1.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    assert found["base"].interval is not None
 
 
 @pytest.mark.parametrize(("count", "best", "worst"), [(1, [3], [4]), (10, [3, 5, 1], [2, 0, 4])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, grid, printable, say, table
 from hpcft.cli.texts import ending
+from hpcft.errors import UsageError
 from hpcft.report.compare import Comparison, Figure
 from hpcft.report.compare import compare as compare_runs
 from hpcft.report.compare_files import answers_markdown, csv_text, document, headings
@@ -22,7 +24,11 @@ _ANSWERS_IN_FILE = 10
 
 @app.command(
     epilog=ending(
-        ["hpcft compare first second", "hpcft compare first second --answers 10 --out comparison"],
+        [
+            "hpcft compare first second",
+            "hpcft compare first second --answers 10 --out comparison",
+            "hpcft compare first second --answer-format '.*[.!?]'",
+        ],
         {0: "shown", 2: "no such run, or runs that cannot be compared", 65: "", 77: ""},
     )
 )
@@ -47,12 +53,18 @@ def compare(
     answers: int = typer.Option(
         0, "--answers", min=0, help="Show so many inputs that the baseline answers right, and so many wrong."
     ),
+    answer_format: str = typer.Option(
+        None,
+        "--answer-format",
+        metavar="REGEX",
+        help="What a whole answer should look like; the share of answers that do is one more score.",
+    ),
     out: Path = typer.Option(None, "--out", help="Folder for comparison.json, comparison.csv and answers.md."),
     json: bool = typer.Option(False, "--json", help="Print the comparison as JSON."),
 ) -> None:
     """Compare runs on the same inputs: scores with intervals, paired tests, costs, answers."""
     chosen = _distinct([baseline, *run] if baseline else run, results)
-    found = compare_runs(chosen, shared_inputs=shared_inputs)
+    found = compare_runs(chosen, shared_inputs=shared_inputs, answer_format=_pattern(answer_format))
     if out is not None:
         _write(found, out, answers)
     if json:
@@ -63,6 +75,13 @@ def compare(
         _show_answers(found, answers)
     for note in found.notes:
         say(printable(note))
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text, re.DOTALL) if text is not None else None
+    except re.error as error:
+        raise UsageError(f"is no regular expression: {error}", where="--answer-format") from None
 
 
 def _distinct(texts: list[str], results: Path) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ _NO_WAY = frozenset(["step", "labels"])
 # What says that an answer is right; where nothing does, answers are ranked by ROUGE-L.
 _RIGHT = ("em", "accuracy")
 _RANKED_BY = "rougeL"
+# The share of answers that look as they should.
+FORMAT = "format"
 _RESAMPLES = 1000
 COSTS = (
     "inference/avg_latency_ms_per_sample",
@@ -167,13 +170,16 @@ class _Evaluated:
         return found if isinstance(found, str) else None
 
 
-def compare(runs: Sequence[Run], *, shared_inputs: bool = False) -> Comparison:
+def compare(
+    runs: Sequence[Run], *, shared_inputs: bool = False, answer_format: re.Pattern[str] | None = None
+) -> Comparison:
     """Compare finished runs on the validation inputs that they answered.
 
     Args:
         runs: two or more, the baseline first.
         shared_inputs: compare on the inputs that all runs answered, where they did not answer the same ones. The
             scores are then taken anew over these.
+        answer_format: what a whole answer should look like; the share of answers that do is one more score.
 
     Raises:
         UsageError: fewer than two runs, one that has not finished or was not evaluated, or different inputs.
@@ -194,6 +200,12 @@ def compare(runs: Sequence[Run], *, shared_inputs: bool = False) -> Comparison:
     if not whole:
         notes.append(f"compared on the {len(keys)} inputs that all runs answered; the scores are taken over these")
     scores = _scores(named, rows, whole, notes)
+    if answer_format is not None:
+        kept = {
+            n: [float(bool(answer_format.fullmatch(row.prediction.strip()))) for row in own] for n, own in rows.items()
+        }
+        scores[FORMAT] = _of_means(kept)
+        _against_first(scores[FORMAT])
     return Comparison(
         names=list(named),
         inputs=len(keys),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcft.measure.memory import GB, folder_size_gb, over_ranks, peak_gb, reset_peak
+from hpcft.measure.memory import GB, devices_of, folder_size_gb, over_ranks, peak_by_device, peak_gb, reset_peak
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,20 @@ def test_te2_on_a_gpu_the_figure_is_what_its_tensors_held(monkeypatch: pytest.Mo
     assert peak_gb(device) == {"train/peak_vram_gb": 7.0}
     reset_peak(device)
     assert peak_gb(device) == {"train/peak_vram_gb": 0.0}
+
+
+def test_te2_of_a_model_on_several_gpus_each_has_its_name_and_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: (3 + device.index) * GB)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert peak_by_device([torch.device("cuda", 0), torch.device("cuda", 1)]) == [
+        {"device": "cuda:0", "name": "card 0", "peak_vram_gb": 3.0},
+        {"device": "cuda:1", "name": "card 1", "peak_vram_gb": 4.0},
+    ]
+
+
+def test_a_models_devices_are_those_of_its_weights() -> None:
+    layers = [torch.nn.Linear(2, 2, device=name) for name in ("meta", "cpu", "meta")]
+    assert devices_of(torch.nn.Sequential(*layers)) == [torch.device("meta"), torch.device("cpu")]
 
 
 def test_the_peak_sees_what_was_held_and_can_be_reset(caplog: pytest.LogCaptureFixture) -> None:

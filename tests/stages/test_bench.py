@@ -77,7 +77,16 @@ def test_g23_two_ways_of_counting_flops_agree(measured: Run) -> None:
 
 
 def test_te2_memory_says_whose_it_is(measured: Run) -> None:
-    assert benchmark(measured)["memory"]["scope"].startswith("this process")
+    memory = benchmark(measured)["memory"]
+    assert memory["scope"].startswith("this process")
+    assert memory["rank"] == 0
+    assert memory["devices"] == [{"device": "cpu", "peak_rss_gb": memory["peak_rss_gb"]}]
+
+
+def test_a_model_that_is_spread_is_measured_where_it_is(worker: Worker, finished: dict[str, Run]) -> None:
+    run = worker.stage("bench", finished["full"], "spread", bench=SHORT | {"device_map": "auto"})
+    assert benchmark(run)["settings"]["device_map"] == "auto"
+    assert [place["device"] for place in benchmark(run)["memory"]["devices"]] == ["cpu"]
 
 
 def test_ta6_sizes_are_those_of_weight_files(measured: Run, finished: dict[str, Run], tiny_model: Path) -> None:

@@ -105,3 +105,13 @@ def test_a_model_that_is_spoilt_does_not_count(before: dict[str, float], after: 
 def test_int4_of_torchao_is_refused_on_a_cpu() -> None:
     with pytest.raises(HpcftError, match="needs CUDA"):
         post_training_config("torchao-int4", torch.float32, torch.device("cpu"))
+
+
+def test_a_calibrated_method_runs_no_code_that_comes_with_a_model() -> None:
+    from hpcft.spec.faults import faults
+
+    model = {"name": "org/model", "trust_remote_code": True, "revision": "0" * 40}
+    refused = Job.model_validate({"kind": "quantize", "model": model, "quantize": {"method": "gptq-int4"}})
+    assert ("quantize.method", "gptq-int4 runs no code that comes with a model; take bnb-nf4 or bnb-int8") in faults(
+        refused
+    )

@@ -18,7 +18,8 @@ from fakes.wandb_server import HANG, KEY, FakeWandb
 from hpcft.report.pareto import Point, front, parse_measure
 from hpcft.runs.events import EventLog
 from hpcft.runs.run import Run
-from hpcft.tracking.dashboard import FRONT, MEASURES, logged_metrics, wandb_id
+from hpcft.tracking.dashboard import FRONT, MEASURES, logged_metrics
+from hpcft.tracking.projection import wandb_id
 
 F1, LATENCY = "final/validation_f1_score", "inference/avg_latency_ms_per_sample"
 NAME = "hpcft: study"
@@ -286,6 +287,22 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_no_server(published: Place
     assert published.server.requests == []
 
 
+def test_e27_the_report_says_what_is_kept_and_what_is_gained_against_a_baseline(published: Place) -> None:
+    done = published.hpcft("dashboard", "push", "--dry-run", "--baseline", "full")
+    assert done.returncode == 0, done.stderr
+    text = json.dumps(json.loads(done.stdout)["report"]["spec"])
+    assert "| f1 retention | latency gain |" in text
+    # 27.4 of 29.9, and 393.1 ms against 238.0.
+    assert "| 91.6 % | 1.65x | yes |" in text
+    assert "Performance Retention" in text
+    assert "held against base." in text
+    alone = json.loads(published.hpcft("dashboard", "push", "--dry-run").stdout)
+    assert "retention" not in json.dumps(alone["report"]["spec"])
+    wrong = published.hpcft("dashboard", "push", "--dry-run", "--baseline", "nobody")
+    assert wrong.returncode == 2
+    assert "--baseline" in wrong.stderr
+
+
 def test_without_a_key_it_says_how_to_get_one(published: Place) -> None:
     (published.root / "home/.netrc").unlink()
     done = published.hpcft("dashboard", "push")
@@ -314,7 +331,7 @@ def test_a_project_without_these_runs_gets_no_dashboard(published: Place) -> Non
         done = published.hpcft("dashboard", "push", *arguments)
         assert done.returncode == 69
         assert "has none of these runs" in done.stderr
-        assert "wandb sync" in done.stderr
+        assert "hpcft sync" in done.stderr
     assert published.server.views == {}
 
 

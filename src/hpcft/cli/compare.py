@@ -15,7 +15,7 @@ from hpcft.report.compare import Comparison, Figure
 from hpcft.report.compare import compare as compare_runs
 from hpcft.report.compare_files import answers_markdown, csv_text, document, headings
 from hpcft.runs.files import explained, make_private, write_atomic, write_json
-from hpcft.runs.run import Run, find_run
+from hpcft.runs.run import Run, RunState, find_runs, group_folder
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -85,7 +85,13 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def _distinct(texts: list[str], results: Path) -> list[Run]:
-    return list({run.paths.root.resolve(): run for run in (find_run(text, results) for text in texts)}.values())
+    found: dict[Path, Run] = {}
+    for text in texts:
+        # A sweep's runs that have not finished, or failed, do not hinder the comparison of the others.
+        whole = group_folder(text, results) is not None
+        runs = [r for r in find_runs([text], results) if not whole or r.state is RunState.SUCCESS]
+        found |= {run.paths.root.resolve(): run for run in runs}
+    return list(found.values())
 
 
 def _show(found: Comparison) -> None:

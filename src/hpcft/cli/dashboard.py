@@ -10,12 +10,12 @@ import typer
 
 from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, printable, say
-from hpcft.cli.pareto import lack, read_points, tell_left_out
+from hpcft.cli.pareto import find_baseline, lack, read_points, tell_left_out
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError, UsageError
 from hpcft.report.lineage import lineages
-from hpcft.report.pareto import NAMES, Measure, check_comparable, check_measures, front, parse_measure
-from hpcft.runs.run import Run, find_run, list_runs
+from hpcft.report.pareto import NAMES, Measure, check_comparable, check_measures, front, parse_measure, retention
+from hpcft.runs.run import Run, find_runs, list_runs
 from hpcft.spec.identifiers import identifier_fault
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def push(
         help=f"Two to six: {', '.join(NAMES)}, or KEY, KEY:max, KEY:min of metrics.json. The first two are drawn.",
         autocompletion=lambda incomplete: [name for name in NAMES if name.startswith(incomplete)],
     ),
+    baseline: str = typer.Option(
+        None, "--baseline", metavar="NAME", help="Run or variant that the report holds the others against."
+    ),
     mix_hardware: bool = typer.Option(False, "--mix-hardware", help="Compare figures of different machines."),
     mix_datasets: bool = typer.Option(False, "--mix-datasets", help="Compare scores on different data sets."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print what would be sent as JSON, and send nothing."),
@@ -71,14 +74,14 @@ def push(
 ) -> None:
     """Write a workspace view and a report into wandb: curves, comparison by variant, Pareto front.
 
-    Those of an earlier push are written over. The runs must be in wandb: those that ran offline once `wandb sync`
+    Those of an earlier push are written over. The runs must be in wandb: those that ran offline once `hpcft sync`
     has uploaded them.
     """
     from hpcft.tracking import dashboard as wandb_dashboard
 
     measures = [parse_measure(text) for text in measure]
     check_measures(measures)
-    chosen = [find_run(text, results) for text in run] if run else list_runs(results)
+    chosen = find_runs(run, results) if run else list_runs(results)
     if not chosen:
         raise UsageError("there is no run to show", where=str(results), hint="name some, or another --results")
     made = _gather(
@@ -86,6 +89,7 @@ def push(
         measures,
         _place("project", project, chosen) or "",
         _place("entity", entity, chosen),
+        baseline,
         mix_hardware=mix_hardware,
         mix_datasets=mix_datasets,
     )
@@ -96,7 +100,7 @@ def push(
     names = {member.run_id: member.point.name for member in made.members}
     if pushed.missing:
         missing = ", ".join(names[run_id] for run_id in pushed.missing)
-        say(printable(f"not in wandb, so in no plot there: {missing}; upload them with: wandb sync"))
+        say(printable(f"not in wandb, so in no plot there: {missing}; upload them with: hpcft sync"))
     if json:
         as_json({**vars(pushed), "summaries": made.summaries()})
     else:
@@ -108,10 +112,12 @@ def _gather(
     measures: list[Measure],
     project: str,
     entity: str | None,
+    baseline: str | None,
     **mix: bool,
 ) -> Dashboard:
     from hpcft.report.palette import group_styles
-    from hpcft.tracking.dashboard import Dashboard, Member, logged_metrics, wandb_id
+    from hpcft.tracking.dashboard import Dashboard, Member, logged_metrics
+    from hpcft.tracking.projection import wandb_id
 
     points, left_out = read_points(chosen)
     check_comparable([p for p in points if not p.lacks(measures)], **mix)
@@ -127,6 +133,8 @@ def _gather(
         chief = _standing_for(runs, measures)
         others = tuple(ids[run.paths.root] for run in runs if run is not chief)
         members.append(Member(point, ids[chief.paths.root], others, point in found.members))
+    compared = [member.point for member in members]
+    held = None if baseline is None else find_baseline(baseline, compared, left_out)
     ranked = {member.run_id for member in members} | {other for member in members for other in member.others}
     colors: dict[str, str] = {}
     groups = {p.name: p.group for p in points}
@@ -142,6 +150,8 @@ def _gather(
         unranked=[run_id for run_id in ids.values() if run_id not in ranked],
         metrics=logged_metrics(shown),
         colors=colors,
+        baseline=None if held is None else held.name,
+        ratios={} if held is None else retention(compared, held, measures),
     )
 
 

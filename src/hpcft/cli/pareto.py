@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ from hpcft.report.pareto import (
     front,
     group_points,
     parse_measure,
+    ratio_text,
+    ratio_title,
     retention,
 )
 from hpcft.report.points import joined_point
 from hpcft.runs.files import make_private, write_atomic, write_json
-from hpcft.runs.run import Run, find_run, list_runs
+from hpcft.runs.run import Run, find_runs, list_runs
 from hpcft.spec.variants import VARIANTS
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -105,7 +107,7 @@ def pareto(
 ) -> None:
     """Compare runs by several measures: which of them no other one beats."""
     measures = [parse_measure(text) for text in measure]
-    chosen = [find_run(text, results) for text in run] if run else list_runs(results)
+    chosen = find_runs(run, results) if run else list_runs(results)
     points, unread = read_points(chosen)
     # A mean may take its score from one run and its cost from another.
     counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
@@ -116,7 +118,7 @@ def pareto(
     lacking = {p.name: lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
     result = _Comparison(measures, found, groups, None, unread | lacking)
     if baseline is not None:
-        result.baseline = _baseline(baseline, result)
+        result.baseline = find_baseline(baseline, result.points, result.left_out)
     if reference:
         result.hypervolume = hypervolume(found.members, measures, _worst(reference, measures))
         say(f"hypervolume of the front: {result.hypervolume:.6g}")
@@ -172,17 +174,21 @@ def _worst(texts: list[str], measures: list[Measure]) -> dict[str, float]:
     return worst
 
 
-def _baseline(text: str, result: _Comparison) -> Point:
+def find_baseline(text: str, points: Sequence[Point], left_out: Mapping[str, str]) -> Point:
+    """The point that a user names by a run or by a variant.
+
+    Raises:
+        UsageError: it is none of the points, or not one alone.
+    """
     label = VARIANTS[text].label if text in VARIANTS else text
-    named = [p for p in result.points if p.name == text] or [p for p in result.points if p.group == label]
+    named = [p for p in points if p.name == text] or [p for p in points if p.group == label]
     if len(named) == 1:
         return named[0]
-    if text in result.left_out:
-        raise UsageError(f"'{text}' cannot be the baseline: {result.left_out[text]}", where="--baseline")
+    if text in left_out:
+        raise UsageError(f"'{text}' cannot be the baseline: {left_out[text]}", where="--baseline")
     what = f"fits {len(named)} runs" if named else "is none of the compared runs"
-    names = ", ".join(p.name for p in (named or result.points)[:_NAMED_RUNS]) or "there is none"
-    hint = f"{names}; --by-variant makes one of a variant's runs" if named else names
-    raise UsageError(f"'{text[:60]}' {what}", where="--baseline", hint=hint)
+    names = ", ".join(p.name for p in (named or points)[:_NAMED_RUNS]) or "there is none"
+    raise UsageError(f"'{text[:60]}' {what}", where="--baseline", hint=f"name one: {names}")
 
 
 def tell_left_out(left_out: dict[str, str]) -> None:
@@ -248,20 +254,14 @@ def _rows(result: _Comparison) -> tuple[list[str], list[list[str]]]:
     head = ["run", "variant"] if not result.groups else ["variant"]
     head += [f"{m.name} ({'max' if m.maximize else 'min'})" for m in measures]
     if result.baseline is not None:
-        head += [f"{m.name} {'retention' if m.maximize else 'gain'}" for m in measures]
+        head += [ratio_title(m) for m in measures]
     rows = []
     for point in result.points:
         row = [point.name, point.group] if not result.groups else [point.name]
         row += [figure(point, m, result.groups) for m in measures]
         if result.baseline is not None:
             ratios = result.ratios[point.name]
-            row += [_ratio(ratios.get(m.key), m) for m in measures]
+            row += [ratio_text(ratios.get(m.key), m) for m in measures]
         better = result.dominated_by.get(point.name)
         rows.append([*row, f"dominated by {better}" if better else "front"])
     return [*head, "verdict"], rows
-
-
-def _ratio(ratio: float | None, measure: Measure) -> str:
-    if ratio is None:
-        return "-"
-    return f"{100 * ratio:.1f} %" if measure.maximize else f"{ratio:.2f}x"

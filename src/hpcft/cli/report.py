@@ -11,7 +11,7 @@ from hpcft.cli.output import as_json, printable, say
 from hpcft.cli.texts import ending
 from hpcft.errors import UsageError
 from hpcft.runs.files import make_private, write_atomic
-from hpcft.runs.run import Run, find_run, list_runs
+from hpcft.runs.run import Run, find_runs, list_runs
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -47,7 +47,7 @@ def report(
     from hpcft.report.contents import document, gather
     from hpcft.report.page import html_of
 
-    chosen = [find_run(text, results) for text in run] if run else list_runs(results)
+    chosen = find_runs(run, results) if run else list_runs(results)
     if not chosen:
         raise UsageError("there is no run to report", where=str(results), hint="name some, or another --results")
     found = gather(chosen, title or _title(chosen, results), baseline)

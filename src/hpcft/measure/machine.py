@@ -102,7 +102,7 @@ class Watch:
     """The machine during a measurement.
 
     Attributes:
-        energy_j: of the GPU, where NVML counts it.
+        energy_j: of the GPUs, where NVML counts it.
         troubles: why the figures may not be found again; empty when nothing was seen.
     """
 
@@ -111,34 +111,39 @@ class Watch:
 
 
 @contextmanager
-def watch(device: torch.device) -> Iterator[Watch]:
-    """Look at the machine before and after what is measured inside."""
+def watch(devices: Sequence[torch.device]) -> Iterator[Watch]:
+    """Look at the machine before and after what is measured inside.
+
+    Args:
+        devices: that the model is on.
+    """
     found = Watch()
     own, busy, start = psutil.Process().cpu_times(), psutil.cpu_times(), time.monotonic()
-    energy = _energy_mj(device)
+    energy = _energy_mj(devices)
     yield found
     elapsed = time.monotonic() - start
-    if energy is not None and (after := _energy_mj(device)) is not None:
+    if energy is not None and (after := _energy_mj(devices)) is not None:
         found.energy_j = (after - energy) / 1000
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
     now, all_now = psutil.Process().cpu_times(), psutil.cpu_times()
     mine = (now.user + now.system) - (own.user + own.system)
     everyone = (all_now.user + all_now.system) - (busy.user + busy.system)
     others = max(0.0, everyone - mine) / (elapsed * cores)
-    if device.type != "cuda" and others > _OTHERS:
+    gpus = [device for device in devices if device.type == "cuda"]
+    if not gpus and others > _OTHERS:
         found.troubles.append(f"other processes used {100 * others:.0f} % of the machine's cores")
-    if device.type == "cuda":
-        found.troubles += _gpu_troubles(device)
+    found.troubles += dict.fromkeys(words for gpu in gpus for words in _gpu_troubles(gpu))
 
 
-def _energy_mj(device: torch.device) -> int | None:
-    if device.type != "cuda":
+def _energy_mj(devices: Sequence[torch.device]) -> int | None:
+    """Of all of them together; None where one does not count it."""
+    if any(device.type != "cuda" for device in devices):
         return None
     with _nvml() as nvml:
         if nvml is None:
             return None
         try:
-            return int(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, device)))
+            return sum(int(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, gpu))) for gpu in devices)
         except nvml.NVMLError:
             # Cards before Volta do not count it.
             return None

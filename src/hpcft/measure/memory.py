@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,23 @@ def peak_gb(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         return {"train/peak_vram_gb": torch.cuda.max_memory_allocated(device) / GB}
     return {"train/peak_rss_gb": _peak_resident() / GB}
+
+
+def devices_of(model: torch.nn.Module) -> list[torch.device]:
+    """Where a model's weights are, each device once, in the order of its layers."""
+    return list(dict.fromkeys(parameter.device for parameter in model.parameters()))
+
+
+def peak_by_device(devices: Sequence[torch.device]) -> list[dict[str, Any]]:
+    """This process's peak on each device since `reset_peak`, with the device's name where it has one."""
+    import torch
+
+    found = []
+    for device in devices:
+        name = {"name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+        figures = {key.partition("/")[2]: value for key, value in peak_gb(device).items()}
+        found.append({"device": str(device), **name, **figures})
+    return found
 
 
 def _peak_resident() -> int:

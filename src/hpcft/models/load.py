@@ -48,13 +48,20 @@ def _source(model: ModelSection) -> dict[str, Any]:
     return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
 
 
-def _explain(model: ModelSection, error: Exception) -> Exception:
+def explained(model: ModelSection, error: Exception) -> Exception:
+    """What went wrong with a model, in words that say what to do."""
     text = str(error)
     if "trust_remote_code" in text:
         return ConfigError(
             f"the model '{model.name}' brings code of its own, which is not run unasked",
             where="model.trust_remote_code",
             hint="read the code, then set model.trust_remote_code=true and model.revision to that commit",
+        )
+    if "Repository Not Found" in text or "is not a valid model identifier" in text:
+        return UnavailableError(
+            f"the hub has no model '{model.name}', or it is private and you are not logged in",
+            where="model.name",
+            hint="is the name right? If it is private: `hf auth login` once on the login node",
         )
     if "gated" in text.lower() or "401" in text or "403" in text:
         return UnavailableError(
@@ -73,6 +80,12 @@ def _explain(model: ModelSection, error: Exception) -> Exception:
             "are read",
             where="model.name",
             hint="convert it once where you trust it: AutoModel.from_pretrained(…).save_pretrained(FOLDER)",
+        )
+    if "Got: ConnectError" in text or "Got: ConnectTimeout" in text:
+        return UnavailableError(
+            f"the hub does not answer, and the model '{model.name}' is not in the cache: {text.splitlines()[0]}",
+            where="model.name",
+            hint="does this machine reach the internet? `hpcft fetch` has to be called where it does",
         )
     return UnavailableError(
         f"the model '{model.name}' cannot be loaded: {text.splitlines()[0] if text else type(error).__name__}",
@@ -93,7 +106,7 @@ def load_config(model: ModelSection) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(resolve_model(model.name), **_source(model))
     except (OSError, ValueError) as error:
-        raise _explain(model, error) from error
+        raise explained(model, error) from error
     if config.get_text_config() is not config:
         raise not_text_alone(model.name, config.model_type)
     return config
@@ -111,7 +124,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.name), **_source(model))
     except (OSError, ValueError) as error:
-        raise _explain(model, error) from error
+        raise explained(model, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -143,7 +156,12 @@ def attention(job: Job, dtype: torch.dtype, device: torch.device) -> str | None:
 
 
 def load_base(
-    job: Job, device: torch.device, labels: Sequence[str] | None = None, *, quantization: Quantization | Any = None
+    job: Job,
+    device: torch.device,
+    labels: Sequence[str] | None = None,
+    *,
+    quantization: Quantization | Any = None,
+    spread: bool = False,
 ) -> PreTrainedModel:
     """The base model as the variant holds it: in 4 or 8 bits, or in float32 where its own weights are trained.
 
@@ -151,6 +169,7 @@ def load_base(
         labels: names of the classes, for a classifier; None for a model that writes text.
         quantization: how the weights are held by a model that is not trained here, a name or transformers'
             configuration; the variant decides when absent.
+        spread: whether its layers are divided over all devices that this process sees, by their free memory.
 
     Raises:
         UnavailableError, ConfigError: it cannot be loaded, or cannot do this.
@@ -179,7 +198,7 @@ def load_base(
     elif quantization != "none":
         options["quantization_config"] = nf4_config(dtype, keep) if quantization == "nf4" else int8_config(keep)
     if quantization != "none" or not trained:
-        options["device_map"] = {"": device}
+        options["device_map"] = "auto" if spread else {"": device}
     # Weights that an optimizer moves in small steps need float32; mixed precision casts them on the way.
     options["dtype"] = torch.float32 if trained and variant.adapter is None else dtype
     options["attn_implementation"] = attention(job, dtype, device)
@@ -196,7 +215,7 @@ def load_base(
     try:
         loaded = loader.from_pretrained(resolve_model(job.model.name), output_loading_info=True, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise _explain(job.model, error) from error
+        raise explained(job.model, error) from error
     model: PreTrainedModel = loaded[0]
     model.config.use_cache = False
     # Made at random here, so it has to be trained and kept like the head.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,11 @@ def subject(job: Job) -> Subject:
     return Subject(job.model.model_copy(update=update), folder, VARIANTS[job.variant].quantization)
 
 
-def check_subject(job: Job, internet: bool) -> None:
+def check_subject(job: Job, internet: bool, environ: Mapping[str, str] = os.environ) -> None:
     """Refuse a model that cannot be opened where the job runs.
+
+    Args:
+        environ: of the job, which says where its caches are.
 
     Raises:
         ConfigError: no such folder, broken weights, or a base that is neither cached nor reachable.
@@ -67,7 +71,7 @@ def check_subject(job: Job, internet: bool) -> None:
     found = subject(job)
     if found.adapter is not None and (fault := weights_fault(found.adapter / "adapter_model.safetensors")):
         raise ConfigError(fault, where=str(found.adapter / "adapter_model.safetensors"))
-    check_model(found.base, internet)
+    check_model(found.base, internet, environ)
 
 
 def adapter_kind(folder: Path) -> str:
@@ -82,7 +86,12 @@ def _stored_quantization(config: dict[str, Any] | None) -> str:
         return "bnb-int8"
     if config.get("load_in_4bit"):
         return f"bnb-{config.get('bnb_4bit_quant_type', 'nf4')}"
-    return str(config.get("quant_method", "quantised"))
+    method = str(config.get("quant_method", "quantised"))
+    for group in (config.get("config_groups") or {}).values():
+        weights = group.get("weights") or {}
+        # An order of the columns is GPTQ's alone; the other methods that are saved in this form have none.
+        return f"{'gptq' if weights.get('actorder') else method}-{weights.get('type')}{weights.get('num_bits')}"
+    return method
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -129,6 +138,7 @@ def open_model(
     *,
     quantization: Quantization | None = None,
     stored: Any = None,
+    spread: bool = False,
 ) -> Any:
     """Load a model to answer with, in eval mode.
 
@@ -136,15 +146,23 @@ def open_model(
         labels: the classes, of a classifier.
         quantization: how an adapter's base is held; as it was trained on when absent.
         stored: transformers' configuration of a quantisation, of a whole model that is to be stored so.
+        spread: whether its layers are divided over all GPUs that this process sees.
 
     Raises:
-        UnavailableError, ConfigError: it cannot be loaded.
+        UnavailableError, ConfigError: it cannot be loaded, or does not fit on the GPUs that it is spread over.
     """
     found = subject(job)
     fence_cpu_repacking()
     whole = job.model_copy(update={"model": found.base})
     held = quantization or (VARIANTS[job.variant].quantization if found.adapter else "none")
-    model: Any = load_base(whole, device, labels, quantization=held if stored is None else stored)
+    model: Any = load_base(whole, device, labels, quantization=held if stored is None else stored, spread=spread)
+    if spread and device.type == "cuda" and {"cpu", "disk"} & set(map(str, model.hf_device_map.values())):
+        # It would answer from there too, at a hundredth of the speed.
+        raise ConfigError(
+            f"'{found.base.name}' does not fit on the GPUs that are visible here",
+            where="bench.device_map",
+            hint="ask for more: --gpus-per-node N",
+        )
     if found.adapter is not None:
         from peft import PeftModel
 

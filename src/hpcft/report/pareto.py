@@ -349,6 +349,18 @@ def retention(points: Iterable[Point], baseline: Point, measures: Sequence[Measu
     return {p.name: {m.key: r for m in measures if (r := _ratio(p, baseline, m)) is not None} for p in points}
 
 
+def ratio_title(measure: Measure) -> str:
+    """What a column of a measure's ratios is called."""
+    return f"{measure.name} {'retention' if measure.maximize else 'gain'}"
+
+
+def ratio_text(ratio: float | None, measure: Measure) -> str:
+    """A ratio of `retention` in words: a score as what is left of it, a cost as how many times cheaper."""
+    if ratio is None:
+        return "-"
+    return f"{100 * ratio:.1f} %" if measure.maximize else f"{ratio:.2f}x"
+
+
 def _ratio(point: Point, baseline: Point, measure: Measure) -> float | None:
     if point.lacks([measure]) or baseline.lacks([measure]):
         return None

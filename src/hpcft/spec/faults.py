@@ -27,6 +27,9 @@ def _one_process(job: Job) -> list[tuple[str, str]]:
         found.append((key, f"a {job.kind} job is one process on one node, and {job.world_size} ranks are asked for"))
     if job.kind == "quantize" and job.quantize.method == "torchao-int4" and job.resources.accelerator == "cpu":
         found.append(("quantize.method", "torchao-int4 needs CUDA; bnb-nf4 and bnb-fp4 work on a CPU too"))
+    if job.kind == "quantize" and job.quantize.calibrated and job.model.trust_remote_code:
+        message = f"{job.quantize.method} runs no code that comes with a model; take bnb-nf4 or bnb-int8"
+        found.append(("quantize.method", message))
     return found
 
 

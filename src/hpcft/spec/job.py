@@ -137,6 +137,7 @@ class TrainingSection(Section):
         "auto", description="Liger's fused kernels; auto: on CUDA where the package knows the model"
     )
     save_minutes: float = Field(10.0, gt=0, description="minutes between two rolling checkpoints for restarts")
+    stop_on_nan: bool = Field(True, description="stop at a step whose loss is no number any more")
     dataloader_num_workers: int = Field(0, ge=0, description="processes of each rank that read rows ahead")
 
 
@@ -165,12 +166,29 @@ class MergeSection(Section):
 class QuantizeSection(Section):
     """A whole model's weights in fewer bits, after training."""
 
-    method: Literal["bnb-int8", "bnb-nf4", "bnb-fp4", "torchao-int8", "torchao-int4"] = Field(
-        "bnb-nf4", description="the library and its number format; torchao-int4 needs CUDA"
+    method: Literal["bnb-int8", "bnb-nf4", "bnb-fp4", "torchao-int8", "torchao-int4", "gptq-int8", "gptq-int4"] = Field(
+        "bnb-nf4",
+        description="the library and its number format; torchao-int4 needs CUDA, gptq `hpcft tools install gptq`",
+    )
+    calibration_samples: int = Field(
+        128, ge=1, le=100_000, description="training rows that a gptq method adapts the weights to"
+    )
+    environment: ScriptPath | None = Field(
+        None, description="virtual environment with llmcompressor for gptq; hpcft's own when absent"
     )
     max_perplexity_ratio: float = Field(
         1.5, ge=1, description="the job fails when perplexity grows by more than this factor"
     )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the method looks at rows of data, which is done in an environment of its own."""
+        return self.method.startswith("gptq-")
+
+    @property
+    def bits(self) -> int:
+        """Of each weight."""
+        return 8 if self.method.endswith("int8") else 4
 
 
 class BenchSection(Section):
@@ -184,6 +202,11 @@ class BenchSection(Section):
     prompt_tokens: int = Field(128, ge=1, le=1_048_576, description="length of the made-up prompts")
     repeats: int = Field(5, ge=2, le=10_000, description="measured rounds of each batch size")
     torch_compile: bool = Field(False, description="compile the forward pass")
+    device_map: Literal["one", "auto"] = Field(
+        "one",
+        description="auto: the model's layers divided over resources.gpus_per_node GPUs of one process, for what does "
+        "not fit on one",
+    )
     cache: Literal["dynamic", "static"] = Field("dynamic", description="how the keys and values of a query are kept")
     strict: bool = Field(False, description="fail, where one else warns, when the machine is not in a steady state")
 
@@ -196,6 +219,7 @@ class TrackingSection(Section):
     )
     project: Identifier = Field("hpcft", description="wandb's project")
     entity: Identifier | None = Field(None, description="wandb's user or team; your default one when absent")
+    group: Identifier | None = Field(None, description="wandb's group; of a sweep's trials the sweep's name")
     log_every: int = Field(20, ge=1, description="optimizer steps between two points sent to wandb")
     log_model: bool = Field(True, description="log final_model/ as an artifact")
     tags: list[Reference] = Field(default_factory=list, description="wandb's tags")
@@ -226,6 +250,9 @@ class ResourcesSection(Section):
     signal_seconds: int = Field(
         120, ge=10, le=3600, description="seconds before the time limit at which the job is told to save"
     )
+    max_idle_attempts: int = Field(
+        3, ge=1, le=1000, description="attempts of a job without a step gained, after which it is not queued again"
+    )
 
 
 class Job(Section):
@@ -253,7 +280,12 @@ class Job(Section):
     @property
     def world_size(self) -> int:
         """Ranks over all nodes."""
-        return self.resources.nodes * self.resources.gpus_per_node
+        return self.resources.nodes * self.ranks_per_node
+
+    @property
+    def ranks_per_node(self) -> int:
+        """One a GPU, unless one process has all of them."""
+        return 1 if self.kind == "bench" and self.bench.device_map == "auto" else self.resources.gpus_per_node
 
     @property
     def zero_stage(self) -> int | None:

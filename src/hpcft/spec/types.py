@@ -61,11 +61,19 @@ def parse_time(text: str | int) -> int:
     return seconds
 
 
-def _slurm_time(value: Any) -> str:
-    seconds = parse_time(value)
+def format_time(seconds: int) -> str:
+    """Seconds as Slurm writes a time.
+
+    >>> format_time(14400), format_time(129600)
+    ('04:00:00', '1-12:00:00')
+    """
     days, rest = divmod(seconds, 86400)
     clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
     return f"{days}-{clock}" if days else clock
+
+
+def _slurm_time(value: Any) -> str:
+    return format_time(parse_time(value))
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]

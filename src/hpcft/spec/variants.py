@@ -41,4 +41,6 @@ STRATEGIES: dict[str, Literal["int4", "int8"]] = {
     "bnb-fp4": "int4",
     "torchao-int8": "int8",
     "torchao-int4": "int4",
+    "gptq-int8": "int8",
+    "gptq-int4": "int4",
 }

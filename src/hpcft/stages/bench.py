@@ -18,7 +18,7 @@ from hpcft.measure.fvcore_flops import traced_forward_flops
 from hpcft.measure.gemm import gemm_rate
 from hpcft.measure.latency import Query, answer, classify, summarize
 from hpcft.measure.machine import drift, fingerprint, watch
-from hpcft.measure.memory import folder_size_gb, peak_gb, reset_peak
+from hpcft.measure.memory import devices_of, folder_size_gb, peak_by_device, reset_peak
 from hpcft.models.load import resolve_model
 from hpcft.models.open import labels_of, open_config, open_model, open_tokenizer, subject
 from hpcft.runs.files import write_json
@@ -55,8 +55,9 @@ def bench(context: Context) -> dict[str, Any]:
     tokenizer = open_tokenizer(job)
     context.say("starting", f"loading the model {job.model.name}")
     start = time.perf_counter()
-    model = open_model(job, context.device, labels)
+    model = open_model(job, context.device, labels, spread=job.bench.device_map == "auto")
     load_s = time.perf_counter() - start
+    devices = devices_of(model)
     if job.bench.torch_compile:
         import torch
 
@@ -67,14 +68,17 @@ def bench(context: Context) -> dict[str, Any]:
     for number in range(job.bench.warmup):
         context.go_on()
         ask(number)
-    reset_peak(context.device)
+    for device in devices:
+        reset_peak(device)
     context.say("working", f"measuring {job.bench.queries} queries")
     queries: list[Query] = []
-    with watch(context.device) as watched:
+    with watch(devices) as watched:
         for number in range(job.bench.queries):
             context.go_on()
             queries.append(ask(number))
-    peak = peak_gb(context.device)
+    memory = peak_by_device(devices)
+    # The device that needed most tells what a GPU must have.
+    peak = {name: max(figures[name] for figures in memory) for name in memory[0] if name.startswith("peak_")}
     rate = gemm_rate(context.device, model.dtype)
     # A token's time, where there are tokens: a whole answer's goes with its length.
     steady = drift([q.latency_ms if q.tpot_ms is None else q.tpot_ms for q in queries])
@@ -101,7 +105,12 @@ def bench(context: Context) -> dict[str, Any]:
         "model": job.model.name,
         "load_time_s": load_s,
         "sizes_gb": sizes_gb(context),
-        "memory": {"scope": "this process, since the warm-up", **{k.partition("/")[2]: v for k, v in peak.items()}},
+        "memory": {
+            "scope": "this process, since the warm-up; the largest of its devices",
+            **peak,
+            "rank": context.rank.rank,
+            "devices": memory,
+        },
         "real": real | {"queries": [asdict(q) for q in queries]},
         "gemm_tflops": rate / 1e12,
         "troubles": troubles,
@@ -237,7 +246,7 @@ def _summary(report: dict[str, Any], peak: dict[str, float], flops: float | None
         "inference/avg_latency_ms_per_sample": latency["mean"],
         **{f"inference/{name}_latency_ms": latency[name] for name in ("min", "max", "p50", "p95", "p99", "std")},
         "inference/load_time_s": report["load_time_s"],
-        **{f"inference/{k.partition('/')[2]}": v for k, v in peak.items()},
+        **{f"inference/{name}": value for name, value in peak.items()},
         **{f"inference/{name}_size_gb": size for name, size in report["sizes_gb"].items()},
     }
     for name in ("ttft_ms", "tpot_ms"):

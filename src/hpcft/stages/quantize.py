@@ -11,12 +11,15 @@ from hpcft.data.split import load
 from hpcft.errors import ConfigError, HpcftError
 from hpcft.measure.memory import folder_size_gb
 from hpcft.measure.perplexity import perplexity
+from hpcft.models.gptq import gptq
 from hpcft.models.load import compute_dtype
 from hpcft.models.open import keep_labels, labels_of, open_model, open_tokenizer, subject
 from hpcft.models.quantization import post_training_config
+from hpcft.models.tools import check_environment
 from hpcft.runs.files import write_json
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
+from hpcft.stages.calibration import calibration_rows
 from hpcft.stages.carry import COSTS, carried, finish
 from hpcft.train.context import Context
 from hpcft.train.finish import verify_model
@@ -41,6 +44,7 @@ def quantize(context: Context) -> dict[str, Any]:
         HpcftError: the quantised model is too much worse.
     """
     job, paths = context.job, context.paths
+    check_environment(job)
     costs = carried(job, COSTS)
     found = subject(job)
     if found.adapter is not None:
@@ -52,13 +56,18 @@ def quantize(context: Context) -> dict[str, Any]:
     data = load(job.data, job.training.seed, training=False)
     labels = labels_of(job) if data.task == "classification" else None
     tokenizer = open_tokenizer(job)
+    drawn = calibration_rows(job, tokenizer, data) if job.quantize.calibrated else None
     context.say("starting", f"loading the model {job.model.name}")
     before = _quality(context, job, open_model(job, context.device, labels), tokenizer, data)
     context.go_on()
     context.say("working", f"quantising to {job.quantize.method}")
-    model = open_model(job, context.device, labels, stored=_config(context))
-    model.save_pretrained(str(paths.final_model))
-    del model
+    how: dict[str, Any] = {}
+    if drawn is not None:
+        how = _calibrate(context, *drawn)
+    else:
+        model = open_model(job, context.device, labels, stored=_config(context))
+        model.save_pretrained(str(paths.final_model))
+        del model
     tokenizer.save_pretrained(str(paths.final_model))
     if labels is not None:
         keep_labels(paths.final_model, labels)
@@ -72,6 +81,7 @@ def quantize(context: Context) -> dict[str, Any]:
     folder = user_path(job.model.name)
     report: dict[str, Any] = {
         "method": job.quantize.method,
+        **how,
         "before": before,
         "after": after,
         "size_gb": folder_size_gb(paths.final_model),
@@ -88,6 +98,20 @@ def quantize(context: Context) -> dict[str, Any]:
 
 def _config(context: Context) -> Any:
     return post_training_config(context.job.quantize.method, compute_dtype(context.job, context.device), context.device)
+
+
+def _calibrate(context: Context, rows: list[dict[str, list[int]]], told: dict[str, Any]) -> dict[str, Any]:
+    """Quantise with training rows, in another process; what there is to say of it."""
+    import torch
+
+    log.info("calibrating with %d training rows, %d tokens", told["rows"], told["tokens"])
+    # The model that was asked before is gone, and its memory is for the other process now.
+    if context.device.type == "cuda":
+        torch.cuda.empty_cache()
+    answer = gptq(context.job, context.device, rows, context.paths.final_model, context.go_on)
+    size = answer["group_size"]
+    log.info("%d layers quantised in %.1f s, one scale for %s", answer["layers"], answer["seconds"], size or "a row")
+    return {"calibration": told, **answer}
 
 
 def _quality(context: Context, job: Job, model: Any, tokenizer: Any, data: Dataset) -> dict[str, float]:

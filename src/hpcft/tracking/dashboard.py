@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcft.errors import UnavailableError
-from hpcft.report.pareto import Measure, Point
+from hpcft.report.pareto import Measure, Point, ratio_text, ratio_title
 from hpcft.runs.run import Run
 from hpcft.tracking.credentials import key_available
 from hpcft.tracking.names import STEP_METRICS, canonical
-from hpcft.tracking.offline import find_offline_runs
 
 FRONT, MEASURES = "pareto/front", "pareto/measures"
 VARIANT = "model_variant"
@@ -66,6 +65,8 @@ class Dashboard:
         unranked: wandb's ids of runs that have no part in the front.
         metrics: that were logged by step: one plot each.
         colors: wandb's run id → colour, the same for all runs of a variant.
+        baseline: name of the model that the others are held against; None without one.
+        ratios: model → key of a measure → Performance Retention or Efficiency Gain, where there is a baseline.
     """
 
     project: str
@@ -75,6 +76,8 @@ class Dashboard:
     unranked: Sequence[str]
     metrics: Sequence[str]
     colors: Mapping[str, str]
+    baseline: str | None = None
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -211,12 +214,19 @@ class Dashboard:
 
     def _table(self) -> str:
         """The compared models in words, so that the report says the same where a plot cannot be drawn."""
-        head = ["run", "variant", *(m.label for m in self.measures), "on the front"]
+        compared = self.measures if self.baseline is not None else ()
+        head = ["run", "variant", *(m.label for m in self.measures), *map(ratio_title, compared), "on the front"]
         lines = [head, ["---"] * len(head)]
         for member in self.members:
             figures = [f"{member.point.values[m.key]:.6g}" for m in self.measures]
-            lines.append([member.point.name, member.point.group, *figures, "yes" if member.front else "no"])
-        return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+            mine = self.ratios.get(member.point.name, {})
+            ratios = [ratio_text(mine.get(m.key), m) for m in compared]
+            lines.append([member.point.name, member.point.group, *figures, *ratios, "yes" if member.front else "no"])
+        table = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+        if self.baseline is None:
+            return table
+        note = "Performance Retention (what is left of a score) and Efficiency Gain (how many times cheaper)"
+        return f"{table}\n\n{note}, held against {_cell(self.baseline)}."
 
 
 @dataclass
@@ -233,12 +243,6 @@ class Pushed:
     report: str
     written: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-
-
-def wandb_id(run: Run) -> str:
-    """The id that wandb knows a run by: its own, or the one that a W&B agent imposed on it."""
-    recorded = list(find_offline_runs(run.paths.wandb))
-    return recorded[-1] if len(recorded) == 1 else run.id or run.name
 
 
 def logged_metrics(runs: Iterable[Run]) -> list[str]:
@@ -287,7 +291,7 @@ def _push(dashboard: Dashboard) -> Pushed:
     if not found:
         raise UnavailableError(
             f"{place} in wandb has none of these runs",
-            hint="upload those that ran offline with `wandb sync`, or name another --project or --entity",
+            hint="upload those that ran offline with `hpcft sync`, or name another --project or --entity",
         )
     for run_id, run in found.items():
         _write(run, summaries.get(run_id, {}))

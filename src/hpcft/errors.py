@@ -63,3 +63,15 @@ class ConfigError(HpcftError):
     """A job, profile or configuration with a wrong value."""
 
     exit_code = 78
+
+
+class FutileError(HpcftError):
+    """Trying the same again would end the same: the loss is NaN, or no attempt gained a step."""
+
+    exit_code = 78
+
+
+class SecondAttemptError(HpcftError):
+    """Another attempt of the same run is alive, or newer than this one."""
+
+    exit_code = 78

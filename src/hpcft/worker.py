@@ -17,16 +17,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcft.errors import HpcftError, TryAgainError
-from hpcft.runs.create import begin_attempt
+from hpcft.errors import HpcftError, SecondAttemptError, TryAgainError
+from hpcft.runs.attempt import Attempt
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.runs.scratch import keep_compiled_parts
+from hpcft.runs.submission import withdrawn
 from hpcft.spec.build import build
 from hpcft.spec.job import Job
 from hpcft.spec.layers import yaml_layer
-from hpcft.spec.variants import VARIANTS
 
 if TYPE_CHECKING:
     from hpcft.tracking.wandb import Tracker
@@ -53,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     if paths.done.is_file():
         print(f"{paths.root.name} has finished before; nothing to do", file=sys.stderr)
         return 0
+    if withdrawn(paths, os.environ.get("SLURM_JOB_NAME", "")):
+        print("this job's submission was given up, since Slurm did not know it; nothing to do", file=sys.stderr)
+        return 0
     keep_compiled_parts(os.environ)
     from hpcft.train.stop import Stopped, StopRequest
 
@@ -60,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     stop.listen()
     _log_to(logging.StreamHandler(sys.stderr))
     recorder: Recorder | None = None
+    held: Attempt | None = None
     try:
         # Before the heavy imports, so that a mistake in the environment is told at once.
         from hpcft.train.device import choose_device
@@ -70,7 +74,15 @@ def main(argv: list[str] | None = None) -> int:
         rank = read_rank(os.environ)
         device = choose_device(job.resources.accelerator, str(intent.get("scheduler", "local")), rank)
         join(rank, device, deepspeed=job.zero_stage is not None)
-        attempt = from_first(begin_attempt(paths) if rank.is_first else 0)
+        refusal = ""
+        if rank.is_first:
+            held, refusal = _begin(paths)
+        attempt, refusal, finished = from_first((held.number if held else 0, refusal, paths.done.is_file()))
+        if refusal:
+            raise SecondAttemptError(refusal)
+        if finished:
+            # By an attempt that was still at it when this one started.
+            return 0
         _log_to(logging.FileHandler(paths.rank_log(attempt, rank.rank)))
         if rank.is_first:
             from hpcft.train.recorder import Recorder
@@ -92,20 +104,24 @@ def main(argv: list[str] | None = None) -> int:
         _leave_group()
         return 0
     except Stopped as stopped:
-        log.warning("%s (%s)", stopped, stop.signal_name)
+        log.warning("%s (%s)", stopped, stop.reason)
         if recorder is not None:
-            recorder.event("stopped", step=stopped.step, signal=stop.signal_name)
+            recorder.event("stopped", step=stopped.step, reason=stop.reason)
             recorder.status("stopped", message=str(stopped))
             _stop_tracking(recorder, paths, None, exit_code=TryAgainError.exit_code)
         return TryAgainError.exit_code
+    except SecondAttemptError as error:
+        # The record is another attempt's: nothing is written into it, and wandb's run is not ended.
+        log.error("%s", error)
+        return error.exit_code
     except Exception as error:
         code = error.exit_code if isinstance(error, HpcftError) else 1
         reason = str(error) if isinstance(error, HpcftError) else f"{type(error).__name__}: {error}"
-        log.error("failed: %s", reason)
+        log.error("failed with exit code %d: %s", code, reason)
         if not isinstance(error, HpcftError):
             traceback.print_exc()
         if recorder is not None:
-            recorder.event("failed", reason=reason, traceback=traceback.format_exc())
+            recorder.event("failed", code=code, reason=reason, traceback=traceback.format_exc())
             recorder.status("failed", message=reason)
             _stop_tracking(recorder, paths, None, exit_code=code)
         elif _first_rank_guess():
@@ -115,6 +131,16 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if recorder is not None:
             recorder.close()
+        if held is not None:
+            held.end()
+
+
+def _begin(paths: RunPaths) -> tuple[Attempt | None, str]:
+    """Begin an attempt; or why not. As a text, since all ranks are to hear it."""
+    try:
+        return Attempt(paths), ""
+    except SecondAttemptError as error:
+        return None, str(error)
 
 
 def _first_rank_guess() -> bool:
@@ -152,15 +178,14 @@ def _stop_tracking(recorder: Recorder | None, paths: RunPaths, job: Job | None, 
     if recorder is None or recorder.tracker is None:
         return
     if job is not None and job.tracking.log_model and paths.final_model.is_dir():
-        from hpcft.tracking.config import wandb_config
-        from hpcft.tracking.names import artifact_name
+        from hpcft.tracking.config import model_metadata
 
-        label = VARIANTS[job.variant].label
-        recorder.tracker.artifact(
-            paths.final_model, artifact_name(label), {**wandb_config(job, job.world_size), "run": paths.root.name}
-        )
+        recorder.tracker.artifact(paths.final_model, *model_metadata(job, paths.root.name))
     report = recorder.tracker.finish(timeout_s=10.0, exit_code=exit_code)
     recorder.event("tracking", **vars(report))
+    lacks = report.mode == "offline" or (report.mode == "online" and not report.finished)
+    if lacks and exit_code != TryAgainError.exit_code:
+        log.info("wandb has not all of it; from a machine that reaches its server: hpcft sync %s", paths.root)
 
 
 if __name__ == "__main__":

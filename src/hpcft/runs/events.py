@@ -14,7 +14,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hpcft.runs.files import FILE_MODE, explained, without_nan
 
@@ -142,7 +142,7 @@ class EventLog:
         while not self._stop.wait(seconds):
             self.sync()
 
-    def __enter__(self) -> EventLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,6 +26,10 @@ class RunPaths:
         """Journal of the submitting side: intent, job id, what Slurm refused."""
         return self.root / "client.jsonl"
 
+    def submission(self, number: int) -> Path:
+        """Made exclusively by the client that submits the run for the n-th time, and locked while it does."""
+        return self.root / f"submission.{number}"
+
     @property
     def provenance(self) -> Path:
         """Versions, git commit and change of the user's project, origin of each configured value."""
@@ -50,6 +54,16 @@ class RunPaths:
     def status(self) -> Path:
         """Heartbeat: state, step, loss; replaced atomically."""
         return self.root / "status.json"
+
+    @property
+    def end_early(self) -> Path:
+        """Written by a sweep's controller: this trial is to keep what it has and end."""
+        return self.root / "end_early"
+
+    @property
+    def retries(self) -> Path:
+        """What the batch script decided after failed starts: again or not, and why. It alone writes it."""
+        return self.root / "retries.jsonl"
 
     @property
     def done(self) -> Path:
@@ -102,6 +116,11 @@ class RunPaths:
         return self.root / "wandb"
 
     @property
+    def synced(self) -> Path:
+        """What of the run is known to be in wandb; written by `hpcft sync` alone."""
+        return self.wandb / "synced.json"
+
+    @property
     def attempts(self) -> Path:
         """One folder an attempt: 1, 2, …"""
         return self.root / "attempts"
@@ -113,6 +132,18 @@ class RunPaths:
     def events(self, number: int) -> Path:
         """Event log of one attempt."""
         return self.attempt(number) / "events.jsonl"
+
+    def holder(self, number: int) -> Path:
+        """Which process holds an attempt."""
+        return self.attempt(number) / "holder.json"
+
+    def pulse(self, number: int) -> Path:
+        """Touched every few seconds while an attempt lives, gone when it has ended by itself."""
+        return self.attempt(number) / "pulse"
+
+    def saving(self, number: int) -> Path:
+        """Where an attempt writes its checkpoints until they are whole."""
+        return self.checkpoints / f".saving-{number}"
 
     def rank_log(self, number: int, rank: int) -> Path:
         """Log of one rank of one attempt."""

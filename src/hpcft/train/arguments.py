@@ -67,7 +67,6 @@ def training_arguments(job: Job, folder: Path, device: torch.device, *, resumed:
         eval_strategy="epoch" if validated else "no",
         eval_on_start=validated and job.evaluation.before and not resumed,
         save_strategy="epoch" if validated else "no",
-        save_total_limit=2,
         metric_for_best_model="eval_loss" if validated else None,
         greater_is_better=False if validated else None,
         prediction_loss_only=True,

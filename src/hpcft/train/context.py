@@ -45,5 +45,5 @@ class Context:
         Raises:
             Stopped: a signal has come to end this process, which is the only rank.
         """
-        if self.rank.world_size == 1 and self.stop.signal_name in ("SIGTERM", "SIGINT"):
+        if self.rank.world_size == 1 and self.stop.reason in ("SIGTERM", "SIGINT"):
             raise Stopped(0)

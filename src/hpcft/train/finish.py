@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from hpcft.errors import HpcftError
+from hpcft.errors import HpcftError, NotAllowedError
+from hpcft.runs.attempt import require_newest
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
-from hpcft.train.checkpoint import step_of
+from hpcft.train.checkpoint import (
+    checkpoints,
+    copy_files,
+    faults,
+    folder_of,
+    model_part,
+    read_manifest,
+    remove,
+    step_of,
+)
 from hpcft.viz import guarded, plot_training_curves, plot_training_loss
 
 log = logging.getLogger(__name__)
@@ -62,11 +71,47 @@ def verify_model(folder: Path) -> dict[str, Any]:
     }
 
 
+def keep_best(paths: RunPaths, best: int) -> int:
+    """Make the best checkpoint's weights `final_model/`, and return its step. Where it could not be saved, or is
+    damaged, the best of those that are left takes its place.
+
+    Raises:
+        NotAllowedError: no checkpoint of a validated step is good, since they could not be saved.
+        HpcftError: none is good, and why is not known.
+    """
+    run = Run(paths.root)
+    validated = {int(e["step"]): float(e["metrics"]["validation/loss"]) for e in run.events("validation")}
+    for step in [best, *sorted(validated.keys() - {best}, key=lambda s: (validated[s], s))]:
+        folder = folder_of(paths, step)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            continue
+        model = model_part(manifest)
+        if bad := faults(folder, model):
+            log.warning("%s is damaged and is not used (%s)", folder.name, "; ".join(bad))
+            continue
+        copy_files(folder, model, paths.final_model)
+        return step
+    lacking = "no checkpoint of a validated step is left to become the model"
+    if failed := [e for e in run.events("save_failed") if int(e["step"]) in validated]:
+        raise NotAllowedError(
+            f"{lacking}; checkpoint-{failed[-1]['step']} could not be saved: {failed[-1]['reason']}",
+            where=str(paths.checkpoints),
+            hint=f"free some space, then the run goes on from {failed[-1]['left'] or 'its beginning'}: "
+            f"hpcft resume {paths.root.name}",
+        )
+    raise HpcftError(
+        lacking,
+        where=str(paths.checkpoints),
+        hint="logs.txt says what became of them; was there space enough? training again: hpcft submit config.yaml",
+    )
+
+
 def tidy_checkpoints(paths: RunPaths, keep: set[int]) -> None:
     """Remove the checkpoints of other steps than `keep` (best and last); the folder too when none is left."""
-    for folder in paths.checkpoints.glob("checkpoint-*"):
+    for folder in checkpoints(paths):
         if step_of(folder) not in keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
     if paths.checkpoints.is_dir() and not any(paths.checkpoints.iterdir()):
         paths.checkpoints.rmdir()
 
@@ -109,5 +154,10 @@ def write_results(
 
 
 def mark_done(paths: RunPaths, attempt: int, step: int, artifacts: dict[str, Any]) -> None:
-    """Write the end marker. Its presence is what success means, so it comes last."""
+    """Write the end marker. Its presence is what success means, so it comes last.
+
+    Raises:
+        SecondAttemptError: a newer attempt has begun.
+    """
+    require_newest(paths, attempt, "end the run")
     write_json(paths.done, {"time": time.time(), "attempt": attempt, "step": step, "artifacts": artifacts})

@@ -7,11 +7,12 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hpcft.runs.attempt import require_newest
 from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Status
-from hpcft.tracking.names import STEP_METRICS, canonical
+from hpcft.tracking.names import is_point, step_point
 
 if TYPE_CHECKING:
     from hpcft.tracking.wandb import Tracker
@@ -46,12 +47,17 @@ class Recorder:
         self.events.append(kind, **fields)
 
     def status(self, state: str, *, message: str = "", now: bool = True, **fields: Any) -> None:
-        """Replace the heartbeat; with `now` false only when the last one is older than a second."""
+        """Replace the heartbeat; with `now` false only when the last one is older than a second.
+
+        Raises:
+            SecondAttemptError: a newer attempt has begun, so this one was thought dead and has nothing to say.
+        """
         moment = time.time()
         previous = asdict(self._status)
         self._status = Status(**{**previous, **fields, "state": state, "message": message, "time": moment})
         if now or moment - self._last_heartbeat >= _HEARTBEAT_S:
             self._last_heartbeat = moment
+            require_newest(self.paths, self.attempt, "go on")
             write_json(self.paths.status, asdict(self._status), durable=now)
 
     def step(self, step: int, total_steps: int, metrics: dict[str, float]) -> None:
@@ -59,11 +65,11 @@ class Recorder:
         self.event("step", step=step, **metrics)
         loss = metrics.get("loss")
         self.status("training", step=step, total_steps=total_steps, loss=loss, now=False)
-        if step % self.log_every == 0 or step == total_steps:
+        if is_point(step, self.log_every, total_steps):
             words = " | ".join(f"{k}={metrics[k]:.6g}" for k in ("loss", "learning_rate", "epoch") if k in metrics)
             log.log(PROGRESS, "Step %d: %s", step, words)
             if self.tracker is not None:
-                self.tracker.log(canonical({k: v for k, v in metrics.items() if k in STEP_METRICS}), step)
+                self.tracker.log(step_point(metrics), step)
 
     def metrics(self, kind: str, step: int, metrics: dict[str, float]) -> None:
         """Record figures that belong to an epoch or a validation."""

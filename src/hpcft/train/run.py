@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import asdict
 from typing import Any
 
+import torch
 import transformers
 from transformers import PretrainedConfig
 
@@ -18,7 +20,6 @@ from hpcft.models.load import (
     load_base,
     load_config,
     load_tokenizer,
-    lora_config,
     with_adapter,
 )
 from hpcft.models.open import keep_labels
@@ -26,13 +27,13 @@ from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.spec.build import flat
 from hpcft.spec.job import Job
-from hpcft.spec.variants import VARIANTS
 from hpcft.train import finish
 from hpcft.train.arguments import training_arguments, uses_liger
-from hpcft.train.checkpoint import copy_model, newest, remove_partial
 from hpcft.train.context import Context
+from hpcft.train.deadline import Deadline, end_of_job
 from hpcft.train.feed import Feed, feed
 from hpcft.train.ranks import barrier, world_size
+from hpcft.train.resume import longest_save_s, newest_good, require_gain
 from hpcft.train.trainer import FineTuner, Progress
 from hpcft.train.validate import Validator, evaluation_results, final_metrics, make_validator
 
@@ -50,10 +51,8 @@ def train(context: Context) -> dict[str, Any]:
         HpcftError: the job cannot be done; the message says why.
     """
     job, paths, rank = context.job, context.paths, context.rank
-    resume = newest(paths, rank.world_size, job.zero_stage)
-    if rank.is_first:
-        for name in remove_partial(paths):
-            log.warning("%s was cut off in the middle and is set aside", name)
+    resume = newest_good(context)
+    require_gain(context, resume[1].step if resume else 0)
     context.say("starting", f"loading the model {job.model.name}")
     # One rank makes or fetches what all of them then read.
     if rank.is_first:
@@ -65,7 +64,6 @@ def train(context: Context) -> dict[str, Any]:
     fed = feed(job, tokenizer, config)
     if fed.report is not None:
         context.say("starting", fed.report.message())
-    flops = _flops(job, config, len(fed.data.labels) or None) if rank.is_first else None
 
     arguments = training_arguments(job, paths.checkpoints, context.device, resumed=resume is not None)
     transformers.set_seed(job.training.seed)
@@ -75,6 +73,7 @@ def train(context: Context) -> dict[str, Any]:
         # A decoder's head reads the last token that is no padding.
         model.config.pad_token_id = tokenizer.pad_token_id
     counts = count_parameters(model)
+    flops = _flops(job, config, model, len(fed.data.labels) or None) if rank.is_first else None
     reset_peak(context.device)
     validator = make_validator(job, fed.data, tokenizer, rank) if job.evaluation.enabled else None
     trainer = FineTuner(
@@ -83,6 +82,8 @@ def train(context: Context) -> dict[str, Any]:
         recorder=context.recorder,
         stop=context.stop,
         save_seconds=job.training.save_minutes * 60,
+        deadline=Deadline(end_of_job(os.environ), longest_save_s(paths), job.resources.signal_seconds),
+        stop_on_nan=job.training.stop_on_nan,
         zero_stage=job.zero_stage,
         attempt=context.attempt,
         progress=Progress.from_dict(resume[1].totals) if resume else Progress(),
@@ -102,13 +103,14 @@ def train(context: Context) -> dict[str, Any]:
     return _finish(context, trainer, counts, flops, validator, labels)
 
 
-def _flops(job: Job, config: PretrainedConfig, num_labels: int | None) -> TrainingFlops | None:
-    full = VARIANTS[job.variant].adapter is None
-    adapter = None if full else lora_config(job, config.model_type, classifier=num_labels is not None)
+def _flops(job: Job, config: PretrainedConfig, model: Any, num_labels: int | None) -> TrainingFlops | None:
+    # The model's own: where the checkpoint lacks a pooler, that is trained too.
+    adapter = getattr(model, "peft_config", {}).get("default")
+    again = job.training.gradient_checkpointing
     try:
-        return training_parts(
-            config, adapter, gradient_checkpointing=job.training.gradient_checkpointing, num_labels=num_labels
-        )
+        # The twin's weights are drawn, and what the model draws is to be the same with it and without.
+        with torch.random.fork_rng(devices=[]):
+            return training_parts(config, adapter, gradient_checkpointing=again, num_labels=num_labels)
     except Exception as error:
         # Code of any architecture runs here on tensors without numbers, and may not stand it. The figure is then
         # absent, which is no reason to stop the job.
@@ -146,8 +148,7 @@ def _finish(
 ) -> dict[str, Any]:
     paths, state = context.paths, trainer.state
     context.say("finishing", "keeping the model")
-    last = int(state.global_step)
-    kept = int(state.best_global_step or last) if validator is not None else last
+    kept = last = int(state.global_step)
     peak = over_ranks(peak_gb(context.device))
     if validator is None:
         trainer.save_model(str(paths.final_model))
@@ -155,7 +156,7 @@ def _finish(
         barrier()
         return {}
     if validator is not None:
-        copy_model(paths.checkpoints / f"checkpoint-{kept}", paths.final_model)
+        kept = finish.keep_best(paths, int(state.best_global_step or last))
     else:
         # The Trainer pickles its arguments beside the weights; nobody needs them and nobody should load them.
         (paths.final_model / "training_args.bin").unlink(missing_ok=True)

@@ -26,15 +26,20 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Remembers the first signal."""
+    """Remembers why to stop: the first signal's name, or the words of whoever asked without one."""
 
     def __init__(self) -> None:
-        self.signal_name: str | None = None
+        self.reason: str | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal_name is not None
+        """Whether there is a reason to stop."""
+        return self.reason is not None
+
+    def ask(self, reason: str) -> None:
+        """Ask to stop; an earlier reason stays."""
+        if self.reason is None:
+            self.reason = reason
 
     def listen(self) -> None:
         """Take the signals over; from the main thread."""
@@ -42,5 +47,4 @@ class StopRequest:
             signal.signal(number, self._received)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_name is None:
-            self.signal_name = signal.Signals(number).name
+        self.ask(signal.Signals(number).name)

@@ -1,22 +1,25 @@
 """The Hugging Face Trainer with what this tool adds: counters of the work really done, a stop that every rank
-agrees on, validation, and checkpoints that are marked when they are whole."""
+agrees on, validation."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
-from hpcft.errors import HpcftError
+from hpcft.errors import FutileError
 from hpcft.runs.paths import RunPaths
 from hpcft.tracking.names import canonical
-from hpcft.train.checkpoint import Marker, mark_complete
-from hpcft.train.ranks import Rank, barrier, from_first, sum_over_ranks
+from hpcft.train.checkpoint import checkpoints
+from hpcft.train.deadline import Deadline
+from hpcft.train.ranks import Rank, from_first, sum_over_ranks
 from hpcft.train.recorder import Recorder
+from hpcft.train.saving import SavingTrainer
 from hpcft.train.stop import Stopped, StopRequest
 from hpcft.train.validate import Validator, headline
 
@@ -82,7 +85,7 @@ def _count(inputs: Any) -> torch.Tensor:
     return torch.cat([inputs["attention_mask"].sum().to(dtype)[None], shape.to(ids.device, non_blocking=True)])
 
 
-class FineTuner(Trainer):
+class FineTuner(SavingTrainer):
     """The trainer of all jobs.
 
     Args:
@@ -91,6 +94,9 @@ class FineTuner(Trainer):
             rows, and rows laid end to end would count as one.
         classifies: the model gives a class a row, and no text.
         progress: counters to go on from.
+        save_seconds: between two rolling checkpoints.
+        deadline: when the job's time is over.
+        stop_on_nan: stop at a loss that is no number.
         others: the Hugging Face Trainer's.
     """
 
@@ -102,6 +108,8 @@ class FineTuner(Trainer):
         recorder: Recorder | None,
         stop: StopRequest,
         save_seconds: float,
+        deadline: Deadline,
+        stop_on_nan: bool,
         zero_stage: int | None,
         attempt: int,
         progress: Progress,
@@ -121,6 +129,8 @@ class FineTuner(Trainer):
         self.attempt = attempt
         self.zero_stage = zero_stage
         self.progress = progress
+        self.deadline = deadline
+        self.stop_on_nan = stop_on_nan
         self.last = Totals()
         self._validate = validate
         self._eval_collator = eval_collator
@@ -162,13 +172,17 @@ class FineTuner(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the step, which the Trainer logs after each optimizer step (`logging_steps=1`)."""
         super().log(logs, start_time)
-        if self.recorder is not None and "loss" in logs and "learning_rate" in logs:
-            keys = ("loss", "learning_rate", "grad_norm", "epoch")
-            metrics = {k: float(logs[k]) for k in keys if k in logs}
+        if "loss" not in logs or "learning_rate" not in logs:
+            return
+        keys = ("loss", "learning_rate", "grad_norm", "epoch")
+        metrics = {k: float(logs[k]) for k in keys if k in logs}
+        if self.recorder is not None:
             metrics |= {"seconds": round(self.last.seconds, 6), "tokens": int(self.last.tokens)}
             metrics |= {"samples": int(self.last.samples), "padded_tokens": int(self.last.padded_tokens)}
             metrics["padded_squares"] = int(self.last.squares)
             self.recorder.step(self.state.global_step, self.state.max_steps, metrics)
+        if self.stop_on_nan:
+            self._require_finite(metrics)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluation loss, then the answers' scores; neither counts as training time."""
@@ -203,27 +217,37 @@ class FineTuner(Trainer):
             }
             self.recorder.metrics("epoch", self.state.global_step, figures)
 
+    def totals(self) -> dict[str, Any]:
+        """What a checkpoint carries on of the work done."""
+        return self.progress.as_dict()
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         began = time.monotonic()
-        if self.recorder is not None:
-            self.recorder.status("saving", step=self.state.global_step, total_steps=self.state.max_steps)
         super()._save_checkpoint(model, trial)
-        barrier()
-        folder = self.paths.checkpoints / f"checkpoint-{self.state.global_step}"
-        if from_first(max(self.paths.attempt_numbers(), default=self.attempt)) > self.attempt:
-            raise HpcftError(
-                f"attempt {self.attempt} is not the newest any more, so it saves nothing", where=str(folder)
-            )
-        if self.recorder is not None:
-            totals = self.progress.as_dict()
-            mark_complete(
-                folder,
-                Marker(self.state.global_step, self.rank.world_size, self.zero_stage, self.attempt, totals),
-            )
-            self.recorder.event("checkpoint", step=self.state.global_step, folder=folder.name)
-            self.recorder.events.sync()
-        barrier()
-        self._paused_s += time.monotonic() - began
+        seconds = time.monotonic() - began
+        self.deadline.saved(seconds)
+        self._paused_s += seconds
+
+    def _require_finite(self, metrics: dict[str, float]) -> None:
+        """Stop at a step that has spoilt the weights, before they are saved. Every rank has the same figures.
+
+        Raises:
+            FutileError: the loss, or what it was trained with, is not a number any more.
+        """
+        # With a loss scale, and with DeepSpeed, a step whose gradient overflows is left out and spoils nothing.
+        watched = ["loss"] if self.args.fp16 or self.zero_stage is not None else ["loss", "grad_norm"]
+        for name in watched:
+            value = metrics.get(name, 0.0)
+            if not math.isfinite(value):
+                what = "the loss" if name == "loss" else "the gradient's norm"
+                left = from_first(next((f.name for f in checkpoints(self.paths)), ""))
+                raise FutileError(
+                    f"{what} is {'NaN' if math.isnan(value) else 'infinite'} at step {self.state.global_step}; "
+                    + (f"{left} is the last checkpoint" if left else "no checkpoint was saved before"),
+                    where=str(self.paths.root),
+                    hint="the same job would end the same; lower training.learning_rate or set training.max_grad_norm, "
+                    "look at the data of that step, or go on regardless: training.stop_on_nan=false",
+                )
 
 
 class _StepEnd(TrainerCallback):
@@ -236,29 +260,49 @@ class _StepEnd(TrainerCallback):
         self.save_seconds = save_seconds
         self.saved_at = time.monotonic()
         self.stopping = False
+        self._looked_at = 0.0
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._step_began, self.trainer._paused_s = time.monotonic(), 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        due = self.trainer.rank.is_first and time.monotonic() - self.saved_at >= self.save_seconds
-        done, (stops, saves) = self.trainer.take_counts([float(self.stop.wanted), float(due)])
-        self.trainer.last = done
-        self.trainer.progress.run.add(done)
-        self.trainer.progress.epoch.add(done)
-        self.stopping = stops > 0
+        trainer = self.trainer
+        first = trainer.rank.is_first
+        due = first and time.monotonic() - self.saved_at >= self.save_seconds
+        late = first and trainer.deadline.near
+        asked = [float(self.stop.wanted), float(late), float(due), float(first and self._told_to_end())]
+        done, (stops, ends, saves, enough) = trainer.take_counts(asked)
+        trainer.last = done
+        trainer.progress.run.add(done)
+        trainer.progress.epoch.add(done)
+        trainer.deadline.stepped(done.seconds)
+        if ends > 0:
+            self.stop.ask("time limit")
+        self.stopping = stops > 0 or ends > 0
+        if enough > 0:
+            # The Trainer ends the epoch here, with its validation and checkpoint.
+            control.should_training_stop = True
         # The last step of an epoch is followed by its validation and checkpoint; stopping before them would lose
         # the validation, since the next attempt begins with the next epoch.
         if (self.stopping or saves > 0) and not self._ends_epoch(state):
             control.should_save = True
+        trainer.leaving = self.stopping and state.global_step < state.max_steps
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.record_epoch()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved_at = time.monotonic()
-        if self.stopping and state.global_step < state.max_steps:
+        if self.trainer.leaving:
             raise Stopped(state.global_step)
+
+    def _told_to_end(self) -> bool:
+        """Whether a sweep's controller has found this trial not worth going on with; looked up once a second."""
+        now = time.monotonic()
+        if now - self._looked_at < 1.0:
+            return False
+        self._looked_at = now
+        return self.trainer.paths.end_early.exists()
 
     @staticmethod
     def _ends_epoch(state: Any) -> bool:

@@ -1,0 +1,112 @@
+"""R5: a job that was stopped or killed anywhere ends as an undisturbed one, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.forked import ask_to_stop, at_micro_batch, kill, work
+from support.worker import Worker
+
+from hpcft.runs.run import Run
+
+# Dropout is on, three epochs, an accumulation whose last one is short, and a checkpoint after each step.
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "lora": {"lora_dropout": 0.1},
+    "training": {"num_train_epochs": 3, "gradient_accumulation_steps": 3, "warmup_steps": 4, "save_minutes": 1e-6},
+    "data": {"train_samples": 40},
+    "evaluation": {"max_new_tokens": 2},
+    "tracking": {"mode": "disabled"},
+}
+
+
+def state(run: Run) -> dict[str, Any]:
+    """Everything that a run ends with: the kept model, and the last checkpoint's weights, optimizer, scheduler, RNG."""
+    last = max(run.paths.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    found: dict[str, Any] = {"last": last.name}
+    for folder in (run.paths.final_model, last):
+        found |= {f"{folder.name}/{f.name}": load_file(f) for f in folder.glob("*.safetensors")}
+    for file in [*last.glob("*.pt"), *last.glob("*.pth"), *last.glob("global_step*/*.pt")]:
+        found[file.relative_to(last).as_posix()] = torch.load(file, weights_only=False)
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if hasattr(a, "tobytes"):
+        return bool(a.tobytes() == b.tobytes())
+    return bool(a == b) or type(a).__module__.startswith("deepspeed")
+
+
+def check(run: Run, calm: Run) -> None:
+    losses = [[e["loss"] for e in r.events("step")] for r in (run, calm)]
+    assert losses[0] == losses[1]
+    expected, found = state(calm), state(run)
+    assert expected.keys() == found.keys()
+    assert [k for k in expected if not same(expected[k], found[k])] == []
+    for key in ("final/validation_loss", "train/total_training_flops_tflops", "train/padding_frac"):
+        assert run.metrics[key] == pytest.approx(calm.metrics[key], rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def jobs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    return Worker(tiny_model, tmp_path_factory.mktemp("runs"))
+
+
+def make(jobs: Worker, name: str, variant: str, **changes: dict[str, Any]) -> Run:
+    sections = EVERYTHING.keys() | changes.keys()
+    return jobs.make(name, variant, **{s: EVERYTHING.get(s, {}) | changes.get(s, {}) for s in sections})
+
+
+@pytest.mark.parametrize(
+    ("variant", "data"), [("full", {}), ("lora", {"packing": "full"}), ("qlora", {})], ids=["full", "lora", "qlora"]
+)
+def test_a_kill_inside_an_accumulation_goes_on_from_the_last_optimizer_step(
+    jobs: Worker, variant: str, data: dict[str, Any]
+) -> None:
+    calm = make(jobs, f"calm-{variant}", variant, data=data)
+    assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
+    run = make(jobs, f"killed-{variant}", variant, data=data)
+    # In the first epoch's second accumulation, then by a signal, then in the last epoch.
+    for micro_batch, act, code in ((5, kill, 137), (4, ask_to_stop, 75), (6, kill, 137)):
+        assert work(run, before=at_micro_batch(micro_batch, act)) == code, run.paths.batch_log.read_text()[-3000:]
+    assert work(run) == 0, run.paths.batch_log.read_text()[-3000:]
+    starts = [e["resume_step"] for e in run.events("start")]
+    assert starts[0] == 0 < starts[1] < starts[2] < starts[3]
+    check(run, calm)
+
+
+def test_two_ranks_with_zero_2_go_on_bit_for_bit(jobs: Worker) -> None:
+    shape = {"resources": {"accelerator": "cpu", "gpus_per_node": 2}, "training": {"per_device_train_batch_size": 2}}
+    calm, run = (make(jobs, f"{name}-two", "lora", **shape) for name in ("calm", "killed"))
+    assert work(calm, 2) == 0, calm.paths.batch_log.read_text()[-3000:]
+    assert work(run, 2, before=at_micro_batch(5, kill)) == 137
+    assert work(run, 2) == 0, run.paths.batch_log.read_text()[-3000:]
+    assert [e["resume_step"] for e in run.events("start")] == [0, 1]
+    check(run, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [1, 2, 3])
+@pytest.mark.parametrize("variant", ["full", "lora", "qlora"])
+def test_every_stage_goes_on_bit_for_bit(jobs: Worker, variant: str, zero: int) -> None:
+    shape = {"resources": {"accelerator": "cpu", "gpus_per_node": 2}, "training": {"zero": zero}}
+    calm, run = (make(jobs, f"{name}-{variant}-{zero}", variant, **shape) for name in ("calm", "killed"))
+    assert work(calm, 2) == 0, calm.paths.batch_log.read_text()[-3000:]
+    chance = random.Random(zero)
+    for _ in range(3):
+        assert work(run, 2, before=at_micro_batch(chance.randint(4, 6), chance.choice([kill, ask_to_stop]))) in (
+            137,
+            75,
+        )
+    assert work(run, 2) == 0, run.paths.batch_log.read_text()[-3000:]
+    check(run, calm)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["fakes.fixtures", "support.runs"]
+pytest_plugins = ["fakes.fixtures", "support.runs", "support.slurm"]
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import pytest
 
 from hpcft.cluster import executor
 from hpcft.cluster import submit as submission
+from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.queue import find_by_name
 from hpcft.cluster.slurm import Answer
 from hpcft.cluster.submit import record_intent, submit_slurm
 from hpcft.errors import ConfigError, HpcftError, UnavailableError
 from hpcft.runs.create import make_run_directory
-from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
+from hpcft.runs.submission import Journal
 from hpcft.spec.job import Job
 
 SAMPLES = Path(__file__).parent.parent / "data" / "slurm"
@@ -44,7 +44,7 @@ def sbatch_says(
     def answer_with(answer: Answer | BaseException) -> list[list[str]]:
         calls: list[list[str]] = []
 
-        def call(command: list[str], timeout_s: float = 0) -> Answer:
+        def call(command: list[str], timeout_s: float = 0, keep_open: Sequence[int] = ()) -> Answer:
             calls.append(command)
             if isinstance(answer, BaseException):
                 raise answer
@@ -58,7 +58,7 @@ def sbatch_says(
 
 def send(paths: RunPaths) -> str:
     job = Job()
-    with EventLog(paths.client, sync_seconds=0) as journal:
+    with Journal(paths) as journal:
         record_intent(journal, job, PROFILE, paths, "k3f9x2m1qa")
         return submit_slurm(job, PROFILE, paths, "k3f9x2m1qa", journal, lambda _: None).job_id
 
@@ -100,7 +100,7 @@ def test_a_connect_failure_is_no_doubt(run: RunPaths, sbatch_says: Any) -> None:
     sbatch_says(Answer(1, "", (SAMPLES / "sbatch_no_controller.txt").read_text()))
     with pytest.raises(UnavailableError, match="nothing was queued"):
         send(run)
-    assert Run(run.root).journal()[-1]["kind"] == "intent"
+    assert Run(run.root).journal()[-1]["kind"] == "refused"
 
 
 def _refusals() -> list[tuple[str, str]]:

@@ -18,8 +18,8 @@ from hpcft.cluster.queue import JobState, ask_local, stop_local
 from hpcft.cluster.submit import Submitted, submit_local
 from hpcft.errors import HpcftError
 from hpcft.runs.create import make_run_directory
-from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.submission import Journal
 from hpcft.spec.build import build
 from hpcft.spec.layers import pairs_layer
 
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> RunPaths:
 
 def start(run: RunPaths, *pairs: str, profile: Profile = LOCAL) -> Submitted:
     job = build([pairs_layer(pairs, "--set")]).job
-    with EventLog(run.client, sync_seconds=0) as journal:
+    with Journal(run) as journal:
         return submit_local(job, profile, run, journal)
 
 

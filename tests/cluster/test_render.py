@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.shell import lint
 
 from hpcft.cluster.profile import Profile, choose_cluster, load_profile
 from hpcft.cluster.render import job_name, render
@@ -23,7 +23,6 @@ from hpcft.spec.layers import SpecError, mapping_layer, pairs_layer
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 # To write them anew, when a change is meant, and read the difference.
 WRITE_GOLDEN = "HPCFT_TEST_WRITE_GOLDEN" in os.environ
-SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
 
 CASES: dict[str, tuple[dict[str, object], list[str]]] = {
     "lora_one_gpu": ({}, ["variant=lora", "resources.time=04:00:00"]),
@@ -58,14 +57,6 @@ def script(profile: dict[str, object], pairs: list[str], root: str = "/home/me/m
     job = build([pairs_layer(pairs, "--set")]).job
     site = Profile.model_validate({"name": "site", "python": "/opt/venv/bin/python", **profile})
     return render(job, site, RunPaths(Path(root)), "k3f9x2m1qa")
-
-
-def lint(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "job.sh"
-    file.write_text(text)
-    assert subprocess.run(["bash", "-n", str(file)], capture_output=True, text=True).stderr == ""
-    done = subprocess.run([SHELLCHECK, str(file)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +157,17 @@ def test_s3_secrets_of_the_environment_are_not_exported(monkeypatch: pytest.Monk
 def test_our_own_options_cannot_be_set_twice(option: str) -> None:
     with pytest.raises(ValidationError, match="is set from the job"):
         Profile.model_validate({"name": "site", "sbatch": {option: "x"}})
+
+
+def test_a_model_that_is_spread_over_gpus_is_one_process_that_has_them_all() -> None:
+    pairs = ["kind=bench", "bench.device_map=auto", "resources.gpus_per_node=4"]
+    text = script({}, pairs)
+    assert "#SBATCH --gpus-per-node=4\n" in text
+    assert "#SBATCH --ntasks-per-node=1\n" in text
+    with pytest.raises(SpecError, match="one process on one node"):
+        script({}, [*pairs[::2]])
+    with pytest.raises(SpecError, match="one process on one node"):
+        script({}, [*pairs, "resources.nodes=2"])
 
 
 def test_the_key_stands_in_the_jobs_name_and_comment() -> None:

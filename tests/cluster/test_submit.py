@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from hpcft.cluster import submit as submission
+from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.queue import JobState, ask, find_by_name
+from hpcft.cluster.queue import JobState, ask
 from hpcft.cluster.submit import record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, UnavailableError
 from hpcft.runs.create import make_run_directory
-from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
+from hpcft.runs.submission import Journal
 from hpcft.spec.build import build
 from hpcft.spec.layers import pairs_layer
 
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> RunPaths:
 
 def send(paths: RunPaths, said: list[str] | None = None, *pairs: str) -> str:
     job = build([pairs_layer(pairs, "--set")]).job
-    with EventLog(paths.client, sync_seconds=0) as journal:
+    with Journal(paths) as journal:
         record_intent(journal, job, PROFILE, paths, "k3f9x2m1qa")
         return submit_slurm(
             job, PROFILE, paths, "k3f9x2m1qa", journal, (said if said is not None else []).append
@@ -47,10 +48,10 @@ def test_a_job_is_submitted_once_with_its_key_in_its_name(fake_slurm: Any, run: 
     job_id = send(run)
     assert fake_slurm.submissions == 1
     assert find_by_name("mine.k3f9x2m1qa") == job_id
-    assert [r["kind"] for r in Run(run.root).journal()] == ["intent", "submitted"]
+    assert [r["kind"] for r in Run(run.root).journal()] == ["intent", "sending", "submitted"]
     assert ask([job_id])[job_id].state is JobState.PENDING
     # Nothing of submitit's own stays beside our script.
-    assert sorted(p.name for p in run.root.iterdir()) == ["client.jsonl", "config.yaml", "job.sh"]
+    assert sorted(p.name for p in run.root.iterdir()) == ["client.jsonl", "config.yaml", "job.sh", "submission.1"]
 
 
 def test_the_intent_is_on_disk_before_sbatch_is_called(
@@ -60,14 +61,14 @@ def test_the_intent_is_on_disk_before_sbatch_is_called(
 
     seen: list[list[str]] = []
 
-    def spy(command: list[str], timeout_s: float = 0) -> Any:
+    def spy(command: list[str], **options: Any) -> Any:
         seen.append([r["kind"] for r in Run(run.root).journal()])
-        return original(command, timeout_s)
+        return original(command, **options)
 
     original = executor.call
     monkeypatch.setattr(executor, "call", spy)
     send(run)
-    assert seen == [["intent"]]
+    assert seen == [["intent", "sending"]]
 
 
 def test_r2_a_time_out_after_acceptance_is_settled_by_looking(fake_slurm: Any, run: RunPaths) -> None:
@@ -143,5 +144,5 @@ def test_an_accounting_that_is_down_makes_unknown_and_not_failed(fake_slurm: Any
 
 def test_several_nodes_on_the_local_cluster_are_refused(run: RunPaths) -> None:
     job = build([pairs_layer(["resources.nodes=2"], "--set")]).job
-    with EventLog(run.client) as journal, pytest.raises(ConfigError, match="this machine is one"):
+    with Journal(run) as journal, pytest.raises(ConfigError, match="this machine is one"):
         submit_local(job, Profile.model_validate({"name": "local", "scheduler": "local"}), run, journal)

@@ -1,12 +1,13 @@
-"""A Slurm that is only files: sbatch, squeue, sacct, scancel, scontrol, sinfo and srun on a laptop.
+"""A Slurm that is only files: sbatch, squeue, sacct, sacctmgr, scancel, scontrol, sinfo and srun on a laptop.
 
 All of it lives below $FAKE_SLURM_DIR: `jobs/<id>.json`, `calls.jsonl` (every command line) and `faults.json`. A
 job stays PENDING until somebody changes its file; with FAKE_SLURM_RUN=1 its script is run at once, in the
 background, and can be cancelled, signalled and requeued. What real Slurm said is printed word for word, from
 tests/data/slurm.
 
-Left out: job arrays, time limits, waiting for resources. `sacct` keeps no comments, as at most sites, unless
-FAKE_SLURM_STORE_COMMENTS=1. An option or a field that is not known here is an error, never silently ignored.
+Left out: time limits, waiting for resources; an array is queued and never run. `sacct` keeps no comments, as at most
+sites, unless FAKE_SLURM_STORE_COMMENTS=1. An option or a field that is not known here is an error, never silently
+ignored.
 
 faults.json, each key optional:
     "sbatch": "timeout_after_accept", "timeout_before_accept", or "refuse_" with partition, account, qos, nodes,
@@ -14,6 +15,7 @@ faults.json, each key optional:
     "controller": "down" or "timed_out"
     "accounting": "down" or "disabled"
     "hang_s": seconds before any answer
+    "max_submit": MaxSubmitJobs of the user's association
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ def sbatch(words: list[str], fault: str | None) -> None:
     if not text.startswith("#!"):
         replay("sbatch_refused_script")
     o = parser.parse_args([*directives(text), *words])
-    if o.array:
-        stop("sbatch: error: this fake has no job arrays\n", 1)
+    if o.array and os.environ.get("FAKE_SLURM_RUN") == "1":
+        stop("sbatch: error: this fake runs no job arrays\n", 1)
     if fault and fault.startswith("refuse_"):
         replay(f"sbatch_refused_{fault.removeprefix('refuse_')}", nope=o.partition or "nope")
     if o.test_only:
@@ -101,6 +103,7 @@ def store(o: argparse.Namespace, script: str) -> Job:
     job: Job = {"id": job_id, "name": o.job_name or (Path(o.script[0]).name if o.script else "wrap")}
     job |= {"comment": o.comment or "", "partition": o.partition or "debug", "account": o.account or "acme"}
     job |= {"qos": o.qos or "normal", "nodes": nodes, "ntasks": ntasks, "time": o.time or "10:00"}
+    job |= {"array": (o.array or "").partition("%")[0]}
     job |= {"output": o.output or "slurm-%j.out", "error": o.error or "", "open_mode": o.open_mode or "truncate"}
     job |= {
         "export": o.export or "ALL",
@@ -158,12 +161,14 @@ def scancel(words: list[str]) -> None:
 
 
 def scontrol(words: list[str]) -> None:
-    """ping; show config, hostnames, job; requeue."""
+    """ping; show config, hostnames, job; requeue; update of the nodes to leave out."""
     match words:
         case ["ping"]:
             replay("scontrol_ping")
         case ["show", "config"]:
             replay("scontrol_show_config")
+        case ["show", "partition", "--oneliner"]:
+            print((SAMPLES / "scontrol_show_partition.txt").read_text(), end="")
         case ["show", "hostnames", *names]:
             for text in names or [os.environ.get("SLURM_JOB_NODELIST", "")]:
                 print(*host_names(text), sep="\n")
@@ -175,10 +180,28 @@ def scontrol(words: list[str]) -> None:
             job = load(int(number))
             print(f"JobId={number} JobName={job['name']}\n   JobState={job['state']} Reason={job['reason']}")
             print(f"   Restarts={job['restarts']} ExitCode={job['exit_code']}\n   Comment={job['comment']} ")
+            print(f"   ReqNodeList=(null) ExcNodeList={job.get('exc_nodes') or '(null)'}")
+        case ["update", job_id, nodes] if job_id.startswith("JobId=") and nodes.startswith("ExcNodeList="):
+            number = int(job_id.partition("=")[2])
+            if load(number)["state"] != "PENDING":
+                stop(f"Job is no longer pending execution for job {number}\n", 1)
+            update(number, exc_nodes=nodes.partition("=")[2])
         case ["show", "job", _]:
             replay("scontrol_show_job_unknown")
         case _:
             stop(f"this fake knows no: scontrol {' '.join(words)}\n", 1)
+
+
+def sacctmgr(words: list[str], fault: str | None, max_submit: str) -> None:
+    """Print this user's association, or the QoS; a field that has no limit is empty."""
+    if fault:
+        replay("sacct_no_accounting" if fault == "down" else "sacct_accounting_disabled")
+    known = {"account": "acme", "qos": "normal,short", "defaultqos": "normal", "defaultaccount": "acme"}
+    known |= {"maxsubmitjobs": max_submit}
+    fields = next((w.partition("=")[2].split(",") for w in words if w.startswith("format=")), ["account"])
+    rows = [{"name": "normal"}, {"name": "short", "maxwall": "00:05:00"}] if "qos" in words else [known]
+    for row in rows:
+        print("|".join(row.get(field.lower(), "") for field in fields))
 
 
 def host_names(text: str) -> list[str]:
@@ -210,6 +233,8 @@ def main(command: str, words: list[str]) -> None:
     if controller := faults.get("controller"):
         # No sample: this command does not ask the controller (sacct, show hostnames).
         asked = "_".join([command, *words[: 2 if words[:1] == ["show"] else 1]]) if command == "scontrol" else command
+        # Recorded for one of the tables alone; they all say the same then.
+        asked = asked.replace("show_partition", "show_config")
         sample = f"{asked}_{'no_controller' if controller == 'down' else 'timed_out'}"
         if (SAMPLES / f"{sample}.txt").exists():
             replay(sample)
@@ -217,6 +242,8 @@ def main(command: str, words: list[str]) -> None:
         sbatch(words, faults.get("sbatch"))
     elif command == "sacct":
         sacct(words, faults.get("accounting"))
+    elif command == "sacctmgr":
+        sacctmgr(words, faults.get("accounting"), str(faults.get("max_submit", "")))
     else:
         commands = {"squeue": squeue, "scancel": scancel, "scontrol": scontrol, "sinfo": sinfo, "srun": srun}
         commands[command](words)

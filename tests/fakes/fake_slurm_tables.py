@@ -17,12 +17,13 @@ QUEUE_FIELDS = {
     "u": ("USER", "username"), "D": ("NODES", "numnodes"), "N": ("NODELIST", "nodelist"),
     "M": ("TIME", "timeused"), "l": ("TIME_LIMIT", "timelimit"), "k": ("COMMENT", "comment"),
     "a": ("ACCOUNT", "account"), "q": ("QOS", "qos"), "V": ("SUBMIT_TIME", "submittime"),
-    "Z": ("WORK_DIR", "workdir"),
+    "Z": ("WORK_DIR", "workdir"), "F": ("ARRAY_JOB_ID", "arrayjobid"),
 }  # fmt: skip
 # Widths of sacct's columns; a negative one is to the left.
 ACCOUNTING_WIDTHS = {
     "jobid": -12, "jobidraw": -12, "jobname": 10, "state": 10, "exitcode": 8, "nodelist": 15, "start": 19,
     "end": 19, "submit": 19, "comment": 14, "partition": 10, "user": 9, "account": 10, "alloccpus": 10,
+    "maxrss": 10, "alloctres": 10,
 }  # fmt: skip
 NODES = ("node1", "node2")
 PARTITIONS = ("debug*", "gpu", "low")
@@ -32,7 +33,7 @@ def chosen(arguments: argparse.Namespace) -> list[Job]:
     """The jobs that --jobs, --name and --user ask for."""
     found = jobs()
     if arguments.jobs:
-        ids = {int(job_id) for job_id in arguments.jobs.split(",")}
+        ids = {int(job_id.partition("_")[0]) for job_id in arguments.jobs.split(",")}
         found = [job for job in found if job["id"] in ids]
     if arguments.name:
         found = [job for job in found if job["name"] in arguments.name.split(",")]
@@ -44,7 +45,7 @@ def chosen(arguments: argparse.Namespace) -> list[Job]:
 def squeue(words: list[str]) -> None:
     """Print the jobs that wait or run."""
     values = "-j/--jobs -n/--name -u/--user -t/--states -o/--format -O/--Format"
-    o = Parser("squeue", values, "-h/--noheader --me -a/--all").parse_args(words)
+    o = Parser("squeue", values, "-h/--noheader --me -a/--all -r/--array").parse_args(words)
     o.user = getpass.getuser() if o.me else o.user
     if o.jobs and o.jobs.isdigit() and not (FOLDER / f"jobs/{o.jobs}.json").exists():
         replay("squeue_unknown_job")
@@ -57,8 +58,19 @@ def squeue(words: list[str]) -> None:
         letters = {name: letter for letter, (_, name) in QUEUE_FIELDS.items()}
         template = "".join(f"%{width}{letters.get(name.lower(), name)}" for name, width in pairs)
     heads = {letter: head for letter, (head, _) in QUEUE_FIELDS.items()}
-    for row in ([] if o.noheader else [heads]) + [queue_row(job) for job in rows]:
+    lines = [queue_row(job) | {"i": task} for job in rows for task in task_ids(job, each=o.array)]
+    for row in ([] if o.noheader else [heads]) + lines:
         print(fill(template, row))
+
+
+def task_ids(job: Job, *, each: bool) -> list[str]:
+    """A job's id; of an array that waits its tasks', `7_[0-3,9]`, or each of them."""
+    text = job.get("array", "")
+    if not text:
+        return [str(job["id"])]
+    spans = [(part.partition("-")[0], part.rpartition("-")[2]) for part in text.split(",")]
+    tasks = [task for first, last in spans for task in range(int(first), int(last) + 1)]
+    return [f"{job['id']}_{task}" for task in tasks] if each else [f"{job['id']}_[{text}]"]
 
 
 def queue_row(job: Job) -> dict[str, str]:
@@ -68,6 +80,7 @@ def queue_row(job: Job) -> dict[str, str]:
         job["id"], job["id"], job["state"], ACTIVE.get(job["state"], "CD"), job["name"], job["reason"], where,
         job["partition"], job["start"] or "N/A", job["end"] or "N/A", job["user"], job["nodes"], job["node_list"],
         "0:00", job["time"], job["comment"] or "(null)", job["account"], job["qos"], job["submit"], job["workdir"],
+        job["id"],
     )  # fmt: skip
     return {letter: str(value) for letter, value in zip(QUEUE_FIELDS, values, strict=True)}
 
@@ -120,9 +133,12 @@ def accounting_rows(job: Job, *, attempts: bool, steps: bool) -> list[dict[str, 
         }
         base |= {"state": attempt["state"], "exitcode": attempt["exit_code"], "comment": comment}
         base |= {"partition": job["partition"], "account": job["account"], "alloccpus": str(job["ntasks"])}
+        # A job's file may be given both: `update(max_rss="2048K", tres="mem=4G,node=1")`.
+        base |= {"maxrss": "", "alloctres": job.get("tres", "")}
         rows.append(base | {"nodelist": attempt["node_list"] or "None assigned"})
         if steps and attempt["start"]:
             step = {"jobid": f"{job['id']}.batch", "jobname": "batch", "partition": "", "user": ""}
+            step |= {"maxrss": job.get("max_rss", "")}
             rows.append(base | step | {"state": attempt["state"].split()[0], "nodelist": "node1"})
     return rows
 

@@ -180,7 +180,8 @@ def test_a_missing_log_folder_fails_the_job_without_a_word(fake_slurm: Any, tmp_
 
 
 def test_what_the_fake_does_not_play_is_an_error(fake_slurm: Any) -> None:
-    assert call("sbatch --array=0-3 --wrap true").returncode != 0
     call("sbatch --wrap true")
+    fake_slurm.run_jobs()
+    assert call("sbatch --array=0-3 --wrap true").returncode != 0
     assert "knows no field" in call("squeue -o %B").stderr
     assert "knows no" in call("scontrol reboot").stderr

@@ -1,39 +1,10 @@
-"""A real Slurm cluster for the tests of this folder; `slurm_cluster` starts it once a session.
-
-HPCFT_TEST_SLURM=existing uses the cluster that answers, for instance one of `cluster.py start`.
-"""
+"""The tests of this folder need a real Slurm cluster: the fixture `slurm_cluster` of `support.slurm`."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no packages, and cluster.py is a command as well
-
-from cluster import LONGEST_ROOT, PROGRAMS, SlurmCluster
-from machine import clean_environment, missing, temporary_folder
-
-HOW_TO_GET_ONE = (
-    "no Slurm here: run tests/slurm/install.sh as root (Debian, Ubuntu), "
-    "or set HPCFT_TEST_SLURM=existing where sinfo answers"
-)
-
-
-class ForeignCluster:
-    """A cluster that is not ours to start or stop; `SlurmCluster`'s methods as far as they make sense there."""
-
-    def env(self) -> dict[str, str]:
-        """Nothing needs to be set."""
-        return {}
-
-    def wait_idle(self, timeout_s: float = 60) -> None:
-        """Do not wait: others use it too."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,40 +13,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.slurm)
-
-
-@pytest.fixture(scope="session")
-def slurm_cluster() -> Iterator[SlurmCluster | ForeignCluster]:
-    """A running cluster, with SLURM_CONF and PATH set; skips, or fails where CI=true, when there can be none."""
-    if os.environ.get("HPCFT_TEST_SLURM") == "existing":
-        answer = subprocess.run(["sinfo"], capture_output=True, text=True, check=False)
-        if answer.returncode:
-            pytest.fail(f"HPCFT_TEST_SLURM=existing, and sinfo says: {answer.stderr.strip()}")
-        root = Path(os.environ.get("SLURM_CONF", "/")).parent.parent
-        yield SlurmCluster(root) if (root / "cluster.json").exists() else ForeignCluster()
-        return
-    if missing(PROGRAMS):
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(HOW_TO_GET_ONE)
-    parent = temporary_folder(LONGEST_ROOT - 20)
-    cluster = SlurmCluster(Path(tempfile.mkdtemp(prefix="hpcft-", dir=parent)))
-    cluster.start()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name in os.environ.keys() - clean_environment().keys():
-                patch.delenv(name)
-            for name, value in cluster.env().items():
-                patch.setenv(name, value)
-            yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def slurm_home(slurm_cluster: SlurmCluster | ForeignCluster, tmp_path: Path) -> Path:
-    """A fresh private folder that every node sees.
-
-    On a foreign cluster it is pytest's: give `--basetemp` a shared folder where /tmp is not one.
-    """
-    if isinstance(slurm_cluster, ForeignCluster):
-        return tmp_path
-    return Path(tempfile.mkdtemp(prefix="home-", dir=slurm_cluster.root))

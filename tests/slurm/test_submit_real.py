@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile, choose_cluster
-from hpcft.cluster.queue import JobState, ask, find_by_name
+from hpcft.cluster.queue import JobState, ask
 from hpcft.cluster.render import job_name, render
 from hpcft.cluster.submit import record_intent, submit_slurm
 from hpcft.errors import ConfigError
 from hpcft.runs.create import make_run_directory, new_run_id
-from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
+from hpcft.runs.submission import Journal
 from hpcft.spec.build import build
 from hpcft.spec.layers import pairs_layer
 
@@ -61,7 +62,7 @@ def send(paths: RunPaths, *pairs: str) -> tuple[str, str]:
     plain = pairs_layer(["resources.accelerator=cpu", "resources.time=5"], "profile")
     job = build([plain, pairs_layer(list(pairs), "--set")]).job
     run_id = new_run_id()
-    with EventLog(paths.client, sync_seconds=0) as journal:
+    with Journal(paths) as journal:
         record_intent(journal, job, SITE, paths, run_id)
         submitted = submit_slurm(job, SITE, paths, run_id, journal, lambda _: None)
     return submitted.job_id, job_name(paths, run_id)

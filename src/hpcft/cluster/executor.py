@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from submitit import SlurmExecutor
 
@@ -43,14 +44,18 @@ class ScriptExecutor(SlurmExecutor):
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self._script
 
-    def queue(self) -> str:
+    def queue(self, keep_open: Sequence[int] = ()) -> str:
         """Write the script, submit it, and return the job's id.
+
+        Args:
+            keep_open: descriptors that sbatch inherits: a lock on one is held until it has ended too.
 
         Raises:
             Refused: Slurm said no. Doubt: it is not known whether the job was queued.
         """
         write_atomic(self._paths.script, self._make_submission_file_text("", ""))
-        answer = call(self._make_submission_command(self._paths.script), timeout_s=_SBATCH_TIMEOUT_S)
+        command = self._make_submission_command(self._paths.script)
+        answer = call(command, timeout_s=_SBATCH_TIMEOUT_S, keep_open=keep_open)
         if answer.code is None and "not found" in answer.err:
             raise Refused(answer.err)
         if answer.code is None or (answer.code != 0 and _DOUBTFUL.search(answer.err)):

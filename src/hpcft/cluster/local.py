@@ -42,6 +42,8 @@ def start_ranks(
     if not answer.isdecimal():
         reason = answer or done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise HpcftError(f"the local job could not be started: {reason}", where=str(paths.root))
+    # Of a run that goes on it is the log of the job before, which stays in its folder.
+    paths.batch_log.unlink(missing_ok=True)
     paths.batch_log.symlink_to(f"local/{answer}_0_log.out")
     return f"{answer}-{start_time(int(answer)) or '0'}"
 

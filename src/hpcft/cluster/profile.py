@@ -125,6 +125,7 @@ class Profile(BaseModel):
         resources: defaults for a job's `resources` section.
         gpu_types: for each type of GPU the `resources` that go with it, `{a100: {partition: gpu}}`; they hold where a
             job asks for that type.
+        gpu_memory_gb: memory of a GPU of each type where its name does not tell, in GB of 1024³ bytes, `{a100: 79}`.
         modules: names for `module load`.
         setup: shell lines before the job, the only free shell there is: the profile's author is the user or the
             site's administrator.
@@ -145,6 +146,7 @@ class Profile(BaseModel):
     scheduler: Literal["slurm", "local"] = "slurm"
     resources: dict[str, Any] = Field(default_factory=dict)
     gpu_types: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)
+    gpu_memory_gb: dict[Identifier, float] = Field(default_factory=dict)
     modules: list[Identifier | Annotated[str, AfterValidator(_script_path)]] = Field(default_factory=list)
     setup: list[Line] = Field(default_factory=list)
     container: list[Line] = Field(default_factory=list)

@@ -6,11 +6,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hpcft.cluster.profile import Profile
 from hpcft.errors import ConfigError
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.sweep import SweepPaths
 from hpcft.spec import assets
 from hpcft.spec.identifiers import identifier_fault, path_fault, slug
 from hpcft.spec.job import Job
@@ -57,10 +59,60 @@ def render(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Sequ
     Raises:
         ConfigError: a path that a script cannot carry.
     """
+    check_paths(paths, profile)
+    return str(_templates().get_template("job.sh.j2").render(_values(job, profile, paths, run_id, after)))
+
+
+def check_paths(paths: RunPaths, profile: Profile) -> None:
+    """Refuse a path that a script cannot carry.
+
+    Raises:
+        ConfigError: naming it.
+    """
     for place, path in (("the run directory", str(paths.root)), ("Python", profile.python or sys.executable)):
         if fault := path_fault(path):
             raise ConfigError(f"the path of {place} {fault}", where=path, hint="choose another folder with --results")
-    return str(_templates().get_template("job.sh.j2").render(_values(job, profile, paths, run_id, after)))
+
+
+def render_array(
+    job: Job, profile: Profile, sweep: SweepPaths, key: str, array: str, offset: int, behind: Sequence[str] = ()
+) -> str:
+    """The text of the batch script of an array of trials.
+
+    Args:
+        job: of all trials; what it asks of the cluster is the same for each.
+        key: of the submission.
+        array: of sbatch, such as `0-999%8`.
+        offset: number of the trial that is task 0.
+        behind: ids of the jobs that end first, however they end.
+    """
+    check_paths(sweep.as_run, profile)
+    own: dict[str, Any] = {
+        "log": f"{sweep.logs}/%A_%a.log",
+        "code": str(sweep.archive),
+        "array": array,
+        "offset": offset,
+    }
+    own["behind"] = ":".join(behind)
+    values = _values(job, profile, sweep.as_run, key, ()) | own
+    return str(_templates().get_template("array.sh.j2").render(values))
+
+
+def render_agents(
+    job: Job, profile: Profile, paths: RunPaths, key: str, agents: int, sweep_id: str, count: int | None, cluster: str
+) -> str:
+    """The text of the batch script of an array of W&B's agents.
+
+    Args:
+        agents: their number. count: trials of each; None: as long as the server has some.
+        sweep_id: `entity/project/id`.
+        cluster: name or path of the profile, which the trials take.
+    """
+    check_paths(paths, profile)
+    python = profile.python or sys.executable
+    own: dict[str, Any] = {"array": f"0-{agents - 1}", "log": f"{paths.root}/logs/%A_%a.log", "sweep_id": sweep_id}
+    own |= {"count": count, "cluster": cluster, "project": str(Path.cwd()), "programs": str(Path(python).parent)}
+    return str(_templates().get_template("agents.sh.j2").render(_values(job, profile, paths, key, ()) | own))
 
 
 def render_environment(profile: Profile) -> str:
@@ -99,7 +151,7 @@ def _environment(profile: Profile) -> list[tuple[str, str]]:
 def asked_options(job: Job) -> list[tuple[str, str]]:
     """What the job asks of Slurm, as (option, value) of sbatch and salloc alike."""
     r = job.resources
-    found: list[tuple[str, str]] = [("nodes", str(r.nodes)), ("ntasks-per-node", str(r.gpus_per_node))]
+    found: list[tuple[str, str]] = [("nodes", str(r.nodes)), ("ntasks-per-node", str(job.ranks_per_node))]
     if r.cpus_per_task:
         found.append(("cpus-per-task", str(r.cpus_per_task)))
     if (gpus := _gpus(job)) is not None:
@@ -127,7 +179,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Seq
         "job_name": job_name(paths, run_id),
         "run_id": run_id,
         "nodes": r.nodes,
-        "ranks_per_node": r.gpus_per_node,
+        "ranks_per_node": job.ranks_per_node,
         "asked": asked_options(job),
         "log": str(paths.batch_log),
         "signal_seconds": r.signal_seconds,
@@ -164,7 +216,7 @@ def what_it_asks(job: Job, profile: Profile) -> list[tuple[str, str]]:
     rows = [
         ("cluster", f"{profile.name} ({profile.scheduler})"),
         ("nodes", str(r.nodes)),
-        ("ranks", f"{job.world_size} ({r.gpus_per_node} a node)"),
+        ("ranks", f"{job.world_size} ({job.ranks_per_node} a node)"),
         ("GPUs", gpus),
         ("CPUs", "the cluster's default" if r.cpus_per_task is None else f"{r.cpus_per_task} a rank"),
         ("memory", "the cluster's default" if r.mem_gb is None else f"{r.mem_gb:g} GB a node"),

@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _TIMEOUT_S = 20.0
@@ -30,11 +31,15 @@ class Answer:
         return self.code == 0
 
 
+# Messages in English; and lists of an array's waiting tasks whole, which Slurm else ends after 64 characters.
+_OURS = {"LC_ALL": "C.UTF-8", "SLURM_BITSTR_LEN": "0"}
+
+
 def environment() -> dict[str, str]:
     """The environment of Slurm's commands: without SBATCH_* and its like, which would override a script's own
     directives, and with messages in English, which are read."""
     drop = ("SBATCH_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT")
-    return {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {"LC_ALL": "C.UTF-8"}
+    return {k: v for k, v in os.environ.items() if not k.startswith(drop)} | _OURS
 
 
 def overriding_variables() -> list[str]:
@@ -42,8 +47,12 @@ def overriding_variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("SBATCH_"))
 
 
-def call(command: list[str], timeout_s: float = _TIMEOUT_S) -> Answer:
-    """Run one command."""
+def call(command: list[str], timeout_s: float = _TIMEOUT_S, keep_open: Sequence[int] = ()) -> Answer:
+    """Run one command.
+
+    Args:
+        keep_open: descriptors that it inherits, for the sake of the locks on them.
+    """
     if shutil.which(command[0]) is None:
         return Answer(None, "", f"{command[0]}: command not found")
     try:
@@ -54,6 +63,7 @@ def call(command: list[str], timeout_s: float = _TIMEOUT_S) -> Answer:
             check=False,
             env=environment(),
             stdin=subprocess.DEVNULL,
+            pass_fds=keep_open,
         )
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} did not answer within {timeout_s:.0f} s")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.cluster.local import start_ranks
+from hpcft.cluster.lookup import look_up
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.queue import find_by_name
 from hpcft.cluster.render import job_name, render
 from hpcft.cluster.slurm import accounts, gpus, overriding_variables, partitions, time_limits
 from hpcft.errors import ConfigError, HpcftError, UnavailableError
-from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.record import about
+from hpcft.runs.submission import Journal, key_of, this_host
 from hpcft.spec.job import Job
 from hpcft.spec.types import parse_time
 
@@ -34,23 +35,32 @@ class Submitted:
     log: Path
 
 
-def record_intent(journal: EventLog, job: Job, profile: Profile, paths: RunPaths, run_id: str, **facts: object) -> None:
-    """Write what is about to be submitted; from here on a run of that id may exist in the queue.
+def record_intent(journal: Journal, job: Job, profile: Profile, paths: RunPaths, run_id: str, **facts: object) -> str:
+    """Write what is about to be submitted, as the run's one open submission.
 
     Args:
         facts: what else is to be known of it.
+
+    Returns:
+        The key that its job is found by, at the end of the job's name.
+
+    Raises:
+        TryAgainError: the run is being submitted by another client, or one was killed over it.
     """
-    journal.append(
+    key = journal.open_submission(run_id)
+    journal.note(
         "intent",
         run_id=run_id,
         cluster=profile.name,
         scheduler=profile.scheduler,
         internet=profile.internet,
-        job_name=job_name(paths, run_id),
+        job_name=job_name(paths, key),
         ranks=job.world_size,
+        host=this_host(),
+        **about(job),
         **facts,
     )
-    journal.sync()
+    return key
 
 
 def submit_slurm(
@@ -58,11 +68,11 @@ def submit_slurm(
     profile: Profile,
     paths: RunPaths,
     run_id: str,
-    journal: EventLog,
+    journal: Journal,
     say: Callable[[str], None],
     after: Sequence[str] = (),
 ) -> Submitted:
-    """Submit a job to Slurm.
+    """Submit the job of the intent that was recorded last to Slurm.
 
     Args:
         say: receives warnings.
@@ -72,40 +82,62 @@ def submit_slurm(
         ConfigError: Slurm refused it; with Slurm's own words and the names that it would take.
         UnavailableError: no Slurm here, or none that answers, or it is not known whether the job was queued.
     """
+    key = key_of(run_id, journal.number)
+    job_id = submit_script(render(job, profile, paths, key, after), key, journal, say)
+    return Submitted(job_id, paths.batch_log)
+
+
+def submit_script(script: str, key: str, journal: Journal, say: Callable[[str], None]) -> str:
+    """Submit a script, which may be an array's, for the submission that the journal has opened, by one sbatch at most.
+
+    Args:
+        script: its text, which is kept in the journal's folder.
+        key: what its job is found by; its name has to end with `.` and this.
+        say: receives warnings.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        ConfigError, UnavailableError: as `submit_slurm`.
+    """
+    paths, began = journal.paths, time.time()
     if overriding := overriding_variables():
         say(f"not used for this submission, since they would override the script: {', '.join(overriding)}")
     try:
         from hpcft.cluster.executor import Doubt, Refused, ScriptExecutor
 
-        executor = ScriptExecutor(paths, render(job, profile, paths, run_id, after))
+        executor = ScriptExecutor(paths, script)
     except RuntimeError as error:
         raise UnavailableError(
             "there is no Slurm here: srun is not found",
             hint="on a machine without Slurm: --cluster local; on a cluster: is its module loaded?",
         ) from error
+    # From here on there may be a job, whatever becomes of this process.
+    journal.note("sending")
     try:
-        job_id = executor.queue()
+        job_id = executor.queue(keep_open=journal.locks)
     except Refused as error:
-        raise _refusal(str(error)) from None
+        journal.note("refused", message=str(error))
+        raise refusal(str(error)) from None
     except KeyboardInterrupt:
         # The request may be on its way; the run directory must outlive it.
-        journal.append("unsure", message="interrupted while sbatch was called")
+        journal.note("unsure", message="interrupted while sbatch was called")
         raise
     except Doubt as error:
         say(f"sbatch gave no clear answer ({error}); looking for the job in the queue")
-        found = _look_up(job_name(paths, run_id))
+        found = _look_up(key, began)
         if found is None:
-            journal.append("unsure", message=str(error))
+            journal.note("unsure", message=str(error))
             raise UnavailableError(
                 f"it is not known whether the job was queued: {error}",
                 where=str(paths.root),
-                hint=f"it was not submitted again; hpcft show {paths.root.name} tells whether it has started, "
-                f"squeue --name={job_name(paths, run_id)} whether it waits",
+                hint=f"it was not submitted again; hpcft show {paths.root.name} tells whether it has started, and "
+                "hpcft doctor --repair looks for it in the queue and frees the run if it is not there",
             ) from None
         job_id = found
-    journal.append("submitted", job_id=job_id)
-    journal.sync()
-    return Submitted(job_id, paths.batch_log)
+    journal.note("submitted", job_id=job_id)
+    return job_id
 
 
 def check_one_node(job: Job) -> None:
@@ -122,7 +154,7 @@ def check_one_node(job: Job) -> None:
         )
 
 
-def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: Journal) -> Submitted:
     """Start a job's ranks on this machine.
 
     Raises:
@@ -130,17 +162,21 @@ def submit_local(job: Job, profile: Profile, paths: RunPaths, journal: EventLog)
     """
     check_one_node(job)
     seconds = parse_time(job.resources.time)
-    job_id = start_ranks(
-        paths,
-        local_environment(job, profile),
-        python=profile.python or sys.executable,
-        ranks=job.world_size,
-        minutes=seconds / 60,
-        # A warning before the job has begun would never be given.
-        grace_s=min(job.resources.signal_seconds, seconds // 2),
-    )
-    journal.append("submitted", job_id=job_id)
-    journal.sync()
+    journal.note("sending")
+    try:
+        job_id = start_ranks(
+            paths,
+            local_environment(job, profile),
+            python=profile.python or sys.executable,
+            ranks=job.world_size,
+            minutes=seconds / 60,
+            # A warning before the job has begun would never be given.
+            grace_s=min(job.resources.signal_seconds, seconds // 2),
+        )
+    except HpcftError as error:
+        journal.note("refused", message=str(error))
+        raise
+    journal.note("submitted", job_id=job_id)
     return Submitted(job_id, paths.batch_log)
 
 
@@ -168,10 +204,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _look_up(name: str) -> str | None:
+def _look_up(key: str, began: float) -> str | None:
     for wait in _LOOKS_S:
         time.sleep(wait)
-        if found := find_by_name(name):
+        if found := look_up([key], began).jobs.get(key):
             return found
     return None
 
@@ -198,7 +234,8 @@ _REFUSALS: tuple[tuple[str, str, Callable[[], list[str]] | None], ...] = (
 )
 
 
-def _refusal(words: str) -> HpcftError:
+def refusal(words: str) -> HpcftError:
+    """Slurm's refusal as an error that names the key to change and what would be taken."""
     plain = " ".join(line.removeprefix("sbatch: error:").strip() for line in words.splitlines() if line.strip())
     if re.search(r"unable to contact|command not found", plain, re.IGNORECASE):
         return UnavailableError(

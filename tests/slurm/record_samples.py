@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,6 +70,18 @@ WITH_JOBS = {
     "scancel_unknown_job": "scancel 999999",
     "version": "sinfo --version",
 }
+JOBS_FIELDS = "%i|%T|%r|%S|%e|%V|%N|%j"
+ATTEMPT_FIELDS = "JobID,State,ExitCode,Start,End,Submit,NodeList,JobName"
+_SQUEUE = f"squeue --noheader --states=all '--format={JOBS_FIELDS}' --jobs="
+_SACCT = f"sacct --noheader --parsable2 --allocations --duplicates --format={ATTEMPT_FIELDS} --jobs="
+
+# Asked about a job that was requeued, an array of which one task was cancelled, a cancelled, a dependent and a held
+# ragged array, and then about the array when all of it was cancelled.
+OF_ARRAYS = {"jobs_in_squeue": _SQUEUE + "{all}", "attempts_in_sacct": _SACCT + "{all}"}
+OF_A_CANCELLED_ARRAY = {
+    "cancelled_array_in_squeue": _SQUEUE + "{array}",
+    "cancelled_array_in_sacct": _SACCT + "{array}",
+}
 ASKING_THE_CONTROLLER = {
     "sbatch": "sbatch {folder}/job.sh",
     "squeue": "squeue -h",
@@ -86,10 +99,38 @@ ACCOUNTING_DOWN = {"sacct_no_accounting": "sacct -X -n -P -j 1 -o JobID,State"}
 ACCOUNTING_OFF = {"sacct_accounting_disabled": "sacct -X -n -P -j 1 -o JobID,State"}
 
 
+def record_arrays(
+    call: Callable[[str], subprocess.CompletedProcess[str]], record: Callable[[tuple[str, str]], None]
+) -> None:
+    """The samples about arrays and a requeued job; the jobs before them are cancelled."""
+    call("scancel --me")
+    time.sleep(5)
+    common = "sbatch --parsable --output=/dev/null"
+    requeued = call(f"{common} --job-name='größe|x.k3f9x2m1qa' {{folder}}/job.sh").stdout.strip()
+    array = call(f"{common} --job-name=sweep.s7d2k9p4ax --array=0-9%2 {{folder}}/job.sh").stdout.strip()
+    held = call(f"{common} --job-name=held.h2j5n8q1zr --hold {{folder}}/job.sh").stdout.strip()
+    dependency = f"--dependency=afterok:{requeued}"
+    after = call(f"{common} --job-name=after.a4m6w3e9ub {dependency} {{folder}}/job.sh").stdout.strip()
+    tasks = ",".join(str(n) for n in [*range(0, 41, 2), 41, 43, 90])
+    ragged = call(f"{common} --job-name=ragged.r1t8y6o3ic --hold --array={tasks} {{folder}}/job.sh").stdout.strip()
+    time.sleep(7)
+    call(f"scontrol requeue {requeued}")
+    call(f"scancel {array}_7 {held}")
+    time.sleep(8)
+    ids = ",".join([requeued, array, held, after, ragged])
+    for name, command in OF_ARRAYS.items():
+        record((name, command.replace("{all}", ids)))
+    call(f"scancel {array}")
+    time.sleep(8)
+    for name, command in OF_A_CANCELLED_ARRAY.items():
+        record((name, command.replace("{array}", array)))
+
+
 def main() -> None:
-    """Record everything; about a minute."""
+    """Record everything; about a minute and a half."""
     cluster = SlurmCluster(Path(tempfile.mkdtemp(prefix="hpcft-", dir=temporary_folder(LONGEST_ROOT - 20))))
-    environment = clean_environment() | cluster.env()
+    # Lists of tasks whole, as our own calls ask for them.
+    environment = clean_environment() | cluster.env() | {"SLURM_BITSTR_LEN": "0"}
     index: dict[str, dict[str, object]] = {}
 
     def call(command: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +169,7 @@ def main() -> None:
         )  # sacct lags: a running job shows as such after up to 5 s, and reasons come with a scheduler pass
         for item in WITH_JOBS.items():
             record(item)
+        record_arrays(call, record)
         controller, accounting = (cluster.pid(daemon) for daemon in ("slurmctld", "slurmdbd"))
         if not controller or not accounting:
             sys.exit("slurmctld or slurmdbd has ended")

@@ -16,6 +16,13 @@ def presets(incomplete: str) -> list[str]:
     return _starting(assets.names("jobs"), incomplete)
 
 
+def sweeps(incomplete: str) -> list[str]:
+    """Sweep files, those that come ready, and sweeps that were begun."""
+    begun = (p.parent.name for p in Path("results").glob("*/sweep.json"))
+    files = (str(p) for p in Path().glob("*.yaml"))
+    return _starting([*assets.names("sweeps"), *sorted(begun), *sorted(files)], incomplete)
+
+
 def clusters(incomplete: str) -> list[str]:
     """Names for --cluster."""
     return _starting(assets.names("hpc"), incomplete)
@@ -42,10 +49,24 @@ def pairs(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Names of the runs in results/."""
+    """Names of the runs in results/, `group/run` of pipelines and sweeps."""
+    from hpcft.runs.run import label, run_folders
+
     folder = Path("results")
-    names = (p.parent.name for p in folder.glob("*/config.yaml")) if folder.is_dir() else ()
-    return _starting(sorted(names), incomplete)
+    return _starting((label(root, folder) for root in run_folders(folder)), incomplete)
+
+
+def groups(incomplete: str) -> list[str]:
+    """Names of the pipelines and sweeps in results/."""
+    from hpcft.runs.run import run_folders
+
+    folder = Path("results")
+    return _starting(sorted({r.parent.name for r in run_folders(folder) if r.parent != folder}), incomplete)
+
+
+def runs_and_groups(incomplete: str) -> list[str]:
+    """Names of both."""
+    return groups(incomplete) + runs(incomplete)
 
 
 def choices(key: str) -> list[str]:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcft.cli.output import say, table
-from hpcft.cluster.queue import JobState, QueueInfo
+from hpcft.cluster.poll import Poll
+from hpcft.cluster.state import Standing, stand
 from hpcft.errors import HpcftError, TryAgainError
 from hpcft.report.summary import file_rows, result_rows
-from hpcft.runs.run import Run, RunState, Status
+from hpcft.runs.record import read_record
+from hpcft.runs.run import Run, RunState, label
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _LOOK_S = 0.5
-# Seconds between two questions to the scheduler: quick while a young job may be refused, then rare.
-_ASK_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-# A job that has left the queue may still be writing its last words.
-_GRACE_S = 10.0
-# A job that Slurm does not know any more and that says nothing itself is taken for lost after this.
-_FORGOTTEN_S = 300.0
+# A job that has left the queue without a word is waited for so long: accounting may be far behind.
+_LOST_S = 300.0
 
 
 class _Screen(Protocol):
-    def show(self, status: Status | None, queue: QueueInfo | None) -> None: ...
+    def show(self, standing: Standing) -> None: ...
 
 
 class _Bar:
@@ -38,14 +36,12 @@ class _Bar:
         self._progress = progress
         self._task = progress.add_task("waiting", total=None, loss="")
 
-    def show(self, status: Status | None, queue: QueueInfo | None) -> None:
-        text, loss = (
-            _words(status, queue),
-            "" if status is None or status.loss is None else f"loss {status.loss:.4f}",
-        )
+    def show(self, standing: Standing) -> None:
+        status = standing.record.heartbeat
+        loss = "" if status is None or status.loss is None else f"loss {status.loss:.4f}"
         total = status.total_steps or None if status else None
         done = status.step if status else 0
-        self._progress.update(self._task, description=text[:60], total=total, completed=done, loss=loss)
+        self._progress.update(self._task, description=_words(standing)[:60], total=total, completed=done, loss=loss)
 
 
 class _Lines:
@@ -55,8 +51,8 @@ class _Lines:
         self._last = ""
         self._at = 0.0
 
-    def show(self, status: Status | None, queue: QueueInfo | None) -> None:
-        text = _words(status, queue)
+    def show(self, standing: Standing) -> None:
+        text, status = _words(standing), standing.record.heartbeat
         now = time.monotonic()
         if text == self._last and not (status and status.state == "training" and now - self._at >= 10):
             return
@@ -67,14 +63,10 @@ class _Lines:
         say(text)
 
 
-def _words(status: Status | None, queue: QueueInfo | None) -> str:
-    if status is None:
-        if queue is None:
-            return "waiting for the job to start"
-        reason = f" ({queue.reason})" if queue.reason and queue.reason != "None" else ""
-        return f"{queue.state.value.lower()}{reason}"
-    again = f" (attempt {status.attempt})" if status.attempt > 1 else ""
-    return f"{status.message if status.state == 'starting' and status.message else status.state}{again}"
+def _words(standing: Standing) -> str:
+    if standing.state is RunState.STARTED:
+        return standing.words
+    return f"{standing.state.lower()}: {standing.words}"
 
 
 @contextmanager
@@ -105,41 +97,25 @@ def _screen() -> Iterator[_Screen]:
         yield _Bar(bar)
 
 
-def follow(run: Run, ask: Callable[[], QueueInfo | None]) -> RunState:
-    """Wait until a run has ended.
-
-    Args:
-        run: the run.
-        ask: what the scheduler says of its job now; None when it does not know.
+def follow(run: Run) -> Standing:
+    """Wait until a run is over.
 
     Returns:
-        SUCCESS when the end marker is there, FAILURE when the run failed or its job is gone without it.
+        Its state; UNKNOWN when its job has left the queue and nobody has told of it for five minutes.
     """
-    turn, next_ask, gone_since, began = 0, 0.0, None, time.monotonic()
-    queue: QueueInfo | None = None
+    poll, silent_since = Poll(), None
     with _screen() as screen:
         while True:
-            state = run.state
-            status = run.status
-            if state is RunState.SUCCESS:
-                return state
+            standing = stand([read_record(run.paths.root)], poll)[0]
+            if standing.state.is_over:
+                return standing
+            screen.show(standing)
             now = time.monotonic()
-            if now >= next_ask or (state is RunState.FAILURE and gone_since is None):
-                queue = ask()
-                next_ask = now + _ASK_S[min(turn, len(_ASK_S) - 1)]
-                turn += 1
-            screen.show(status, queue)
-            over = queue is not None and (queue.is_final or _forgotten(queue, status, now - began))
-            gone_since = (gone_since or now) if over else None
-            if over and (state is RunState.FAILURE or now - (gone_since or now) >= _GRACE_S):
-                return RunState.SUCCESS if run.state is RunState.SUCCESS else RunState.FAILURE
+            lost = standing.state is RunState.UNKNOWN and (standing.queue is None or standing.queue.answered)
+            silent_since = (silent_since or now) if lost else None
+            if silent_since is not None and now - silent_since >= _LOST_S:
+                return standing
             time.sleep(_LOOK_S)
-
-
-def _forgotten(queue: QueueInfo, status: Status | None, waited_s: float) -> bool:
-    """Neither squeue nor sacct knows the job, and its heartbeat has stopped as well."""
-    silent = waited_s if status is None else min(status.age_s, waited_s)
-    return queue.state is JobState.UNKNOWN and silent > _FORGOTTEN_S
 
 
 def report(run: Run) -> None:
@@ -148,22 +124,22 @@ def report(run: Run) -> None:
     table("files", file_rows(run))
 
 
-def failure(run: Run, queue: QueueInfo | None) -> HpcftError:
+def failure(run: Run, standing: Standing) -> HpcftError:
     """Why a run did not finish, in the words that are known, and where to read on."""
-    status = run.status
-    if status is not None and status.state == "stopped":
-        again = f"{sys.executable} -m hpcft.worker {run.paths.root}"
-        return TryAgainError(f"{run.name}: {status.message}", hint=f"go on here with: {again}")
-    if status is not None and status.state == "failed" and status.message:
-        reason = status.message
-    elif queue is not None:
-        reason = f"the job ended as {queue.state.value} without finishing the run"
-    else:
-        reason = "the job is gone without finishing the run"
+    resume = f"go on with: hpcft resume {label(run.paths.root, Path('results'))}"
+    if standing.state is RunState.STOPPED:
+        return TryAgainError(f"{run.name}: {standing.words}", hint=resume)
+    if standing.state is RunState.CANCELLED:
+        return HpcftError(f"{run.name}: {standing.words}", hint=resume)
+    from hpcft.cluster.explain import Cause, verdict_of
+
+    verdict = verdict_of(run, standing.queue)
     log = run.paths.batch_log
     tail = _tail(log)
-    hint = f"log: {log}" + (f"\n  its last lines:\n{tail}" if tail else "")
-    return HpcftError(f"{run.name} failed: {reason}", hint=hint)
+    hint = "" if verdict.cause is Cause.UNKNOWN else "\n  ".join([*verdict.lines(), ""])
+    hint += f"log: {log}" + (f"\n  its last lines:\n{tail}" if tail else "")
+    did = "failed" if standing.state is RunState.FAILURE else "is lost"
+    return HpcftError(f"{run.name} {did}: {standing.words}", hint=hint)
 
 
 def _tail(path: Path, lines: int = 5) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcft.cli.complete import choices, clusters, pairs, presets, runs, values
+from hpcft.cli.complete import choices, clusters, pairs, presets, runs, sweeps, values
 from hpcft.errors import UsageError
 from hpcft.spec import assets
 from hpcft.spec.identifiers import user_path
@@ -92,12 +92,25 @@ def takes_pipeline(function: Callable[..., None]) -> Callable[..., None]:
     return _with_options(function, "pipeline")
 
 
+def takes_sweep(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a sweep, whose file or name is its first argument; the options are for all of its trials."""
+    return _with_options(function, "sweep")
+
+
 def _subject_parameter(kind: str) -> inspect.Parameter:
     if kind == "pipeline":
         argument = typer.Argument(
             ...,
             metavar="PIPELINE",
             help=f"A file, or one that comes ready: {', '.join(assets.names('jobs/pipelines'))}.",
+        )
+    elif kind == "sweep":
+        argument = typer.Argument(
+            ...,
+            metavar="SWEEP",
+            help=f"A file, or one that comes ready: {', '.join(assets.names('sweeps'))}; of --continue, --status and "
+            "--stop a sweep's folder or name.",
+            autocompletion=sweeps,
         )
     else:
         argument = typer.Argument(
@@ -156,12 +169,12 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             ),
         ),
     ]
-    if kind in ("train", "pipeline"):
+    if kind in ("train", "pipeline", "sweep"):
         parameters.append(_parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")))
     names: dict[str, tuple[str, str]] = {}
     known = fields()
     for key, flags in _flags().items():
-        foreign = key.startswith(_OF_STAGES) if kind == "train" else not key.startswith(sections)
+        foreign = key.startswith(_OF_STAGES) if kind in ("train", "sweep") else not key.startswith(sections)
         if foreign:
             continue
         name = key.replace(".", "__")

@@ -14,18 +14,20 @@ import yaml
 from hpcft.cli.follow import failure, follow, report
 from hpcft.cli.job_options import Plan
 from hpcft.cli.output import say
+from hpcft.cli.preflight import job_environment, preflight
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.queue import QueueInfo, ask, ask_local, start_time
+from hpcft.cluster.queue import start_time
 from hpcft.cluster.render import render
 from hpcft.cluster.submit import Submitted, check_one_node, record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, HpcftError
 from hpcft.models.availability import check_architecture, check_model
+from hpcft.models.tools import TOOLS, check_environment, environment_of
 from hpcft.runs.create import discard, make_run_directory, new_run_id
-from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_atomic
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.provenance import record_provenance, snapshot_code
 from hpcft.runs.run import Run, RunState
+from hpcft.runs.submission import Journal, submissions
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 
@@ -39,16 +41,23 @@ class Launched:
 
     run: Run
     submitted: Submitted
-    profile: Profile
-
-    def ask(self) -> QueueInfo | None:
-        """What the scheduler says of the job now."""
-        job_id = self.submitted.job_id
-        return ask_local(job_id) if self.profile.scheduler == "local" else ask([job_id])[job_id]
 
 
 def check(plan: Plan, *, made: bool = True) -> None:
-    """Refuse what can be seen to fail: a model or data that the job cannot have.
+    """Refuse what can be seen to fail, and warn of what may.
+
+    Args:
+        made: whether the model is there already.
+
+    Raises:
+        ConfigError, DataError: with what is wrong and where.
+    """
+    check_inputs(plan, made=made)
+    preflight(plan)
+
+
+def check_inputs(plan: Plan, *, made: bool = True) -> None:
+    """Refuse a model or data that the job cannot have.
 
     Args:
         made: whether the model is there already.
@@ -61,12 +70,17 @@ def check(plan: Plan, *, made: bool = True) -> None:
         check_one_node(job)
     if job.kind == "report":
         return
+    check_environment(job)
+    if job.kind == "quantize" and job.quantize.calibrated:
+        from hpcft.stages.calibration import training_data
+
+        training_data(job)
     if job.kind == "train":
-        check_model(job.model, plan.profile.internet)
+        check_model(job.model, plan.profile.internet, job_environment(plan))
     elif made:
         from hpcft.models.open import check_subject
 
-        check_subject(job, plan.profile.internet)
+        check_subject(job, plan.profile.internet, job_environment(plan))
     if job.kind == "merge" and job.of is None:
         # Without a run's data it is compared on made-up prompts.
         return
@@ -94,12 +108,12 @@ def preview(plan: Plan) -> tuple[RunPaths, str]:
     """Where the run would be, and its script, without making anything."""
     job = plan.resolved.job
     paths = RunPaths((Path(job.results) / (job.name or plan.stem)).absolute())
-    return paths, render(_absolute(job), plan.profile, paths, "run-id")
+    return paths, render(absolute(job), plan.profile, paths, "run-id")
 
 
 def launch(
     plan: Plan,
-    start: Callable[[Job, Profile, RunPaths, EventLog], Submitted] | None = None,
+    start: Callable[[Job, Profile, RunPaths, Journal], Submitted] | None = None,
     *,
     after: Sequence[str] = (),
     made: bool = True,
@@ -115,7 +129,7 @@ def launch(
         facts: what else its journal is to hold.
     """
     check(plan, made=made)
-    job = _absolute(plan.resolved.job)
+    job = absolute(plan.resolved.job)
     paths = make_run_directory(Path(job.results), job.name, plan.stem)
     run_id = new_run_id()
     accepted = False
@@ -124,7 +138,7 @@ def launch(
         write_atomic(paths.config, text)
         record_provenance(paths, Path.cwd(), plan.resolved.origins)
         snapshot_code(paths)
-        with EventLog(paths.client, sync_seconds=0) as journal:
+        with Journal(paths) as journal:
             record_intent(journal, job, plan.profile, paths, run_id, **facts)
             if start is not None:
                 submitted = start(job, plan.profile, paths, journal)
@@ -136,7 +150,7 @@ def launch(
     finally:
         if not accepted and not _in_doubt(paths):
             discard(paths)
-    return Launched(Run(paths.root), submitted, plan.profile)
+    return Launched(Run(paths.root), submitted)
 
 
 def wait(launched: Launched, *, quiet: bool = False) -> None:
@@ -145,14 +159,14 @@ def wait(launched: Launched, *, quiet: bool = False) -> None:
     Raises:
         HpcftError: it did not finish; with the reason.
     """
-    state = follow(launched.run, launched.ask)
-    if state is not RunState.SUCCESS:
-        raise failure(launched.run, launched.ask())
+    standing = follow(launched.run)
+    if standing.state is not RunState.SUCCESS:
+        raise failure(launched.run, standing)
     if not quiet:
         report(launched.run)
 
 
-def _absolute(job: Job) -> Job:
+def absolute(job: Job) -> Job:
     """The job with paths that mean the same on every node and from every folder."""
     update: dict[str, Any] = {"results": str(user_path(job.results).absolute())}
     sets: dict[str, Any] = {"dataset": _located(job.data.dataset), "mix": [_located(text) for text in job.data.mix]}
@@ -162,6 +176,11 @@ def _absolute(job: Job) -> Job:
     model = user_path(job.model.name)
     if model.is_dir():
         update["model"] = job.model.model_copy(update={"name": str(model.absolute())})
+    if job.kind == "quantize" and job.quantize.calibrated:
+        # As it is found here: the job's own environment need not have HPCFT_TOOLS.
+        chosen = job.quantize.environment
+        folder = environment_of(TOOLS["gptq"]) if chosen is None else user_path(chosen).absolute()
+        update["quantize"] = job.quantize.model_copy(update={"environment": str(folder)})
     return job.model_copy(update=update)
 
 
@@ -173,9 +192,7 @@ def _located(text: str) -> str:
 
 
 def _in_doubt(paths: RunPaths) -> bool:
-    if not paths.config.is_file():
-        return False
-    return any(r["kind"] in ("unsure", "submitted") for r in Run(paths.root).journal())
+    return any(submission.was_sent for submission in submissions(paths))
 
 
 def inside_allocation() -> bool:
@@ -200,17 +217,18 @@ def allocation() -> dict[str, str]:
     return {"nodes": nodes, **({"gpus_per_node": ranks} if ranks.isdecimal() else {})}
 
 
-def write_script(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+def write_script(job: Job, profile: Profile, paths: RunPaths, journal: Journal) -> Submitted:
     """Write the batch script for the user to submit."""
     write_atomic(paths.script, render(job, profile, paths, journal_run_id(paths)))
-    journal.append("rendered")
+    journal.note("rendered")
     return Submitted("", paths.batch_log)
 
 
-def start_in_allocation(job: Job, profile: Profile, paths: RunPaths, journal: EventLog) -> Submitted:
+def start_in_allocation(job: Job, profile: Profile, paths: RunPaths, journal: Journal) -> Submitted:
     """Run the job's own batch script in this allocation, with its output in the run directory."""
     write_atomic(paths.script, render(job, profile, paths, journal_run_id(paths)))
     environment = os.environ | {"HPCFT_FOREGROUND": "1"}
+    journal.note("sending")
     with paths.batch_log.open("ab") as log:
         process = subprocess.Popen(
             ["bash", str(paths.script)],
@@ -221,7 +239,7 @@ def start_in_allocation(job: Job, profile: Profile, paths: RunPaths, journal: Ev
             start_new_session=True,
         )
     job_id = f"{process.pid}-{start_time(process.pid) or '0'}"
-    journal.append("submitted", job_id=job_id, allocation=os.environ["SLURM_JOB_ID"])
+    journal.note("submitted", job_id=job_id, allocation=os.environ["SLURM_JOB_ID"])
     return Submitted(job_id, paths.batch_log)
 
 

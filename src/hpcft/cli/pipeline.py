@@ -122,14 +122,12 @@ def _begin(stage: Planned, stages: list[Planned], queued: dict[str, str], local:
 def _follow(stages: list[Planned]) -> None:
     """Wait until each submitted stage has ended; Slurm cancels those behind one that failed."""
     from hpcft.cli.follow import follow
-    from hpcft.cluster.queue import ask
 
     for stage in stages:
         if stage.run is None or stage.done:
             continue
-        job_id = stage.job_id or ""
-        state = follow(stage.run, lambda job_id=job_id: ask([job_id])[job_id])  # type: ignore[misc]
-        say(f"{stage.stage.name}: {state}")
+        standing = follow(stage.run)
+        say(f"{stage.stage.name}: {standing.state}, {standing.words}")
 
 
 def _show(stages: list[Planned], results: Path, json: bool, dry_run: bool) -> None:

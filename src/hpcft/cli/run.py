@@ -33,8 +33,6 @@ def run(request: Request) -> None:
         planned = plan(request, launch.allocation())
         say(f"{planned.reason}; on the whole allocation: {planned.resolved.job.world_size} ranks")
         launched = launch.launch(planned, launch.start_in_allocation)
-        # The script is a process of ours, whatever the profile's scheduler.
-        launched.profile = planned.profile.model_copy(update={"scheduler": "local"})
     else:
         request.cluster = request.cluster or "local"
         planned = plan(request)

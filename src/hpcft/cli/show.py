@@ -1,17 +1,21 @@
-"""`hpcft show RUN`: one run's state, scores, costs and files, from its directory."""
+"""`hpcft show RUN`: one run's state, attempts, scores, costs and files, from its directory and the scheduler."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hpcft.cli.complete import runs
-from hpcft.cli.output import as_json, table
+from hpcft.cli.output import as_json, say, table
 from hpcft.cli.texts import ending
 from hpcft.report.summary import file_rows, result_rows
 from hpcft.runs.run import Run, RunState, find_run
+
+if TYPE_CHECKING:
+    from hpcft.cluster.state import Standing
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -28,51 +32,92 @@ def show(
     results: Path = typer.Option(Path("results"), "--results", help="Folder of the run directories."),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
-    """Show one run: state, scores, costs, files."""
-    found = find_run(run, results)
+    """Show one run: state, attempts, scores, costs, files."""
+    from hpcft.cli.view import asked_text, look
+    from hpcft.cluster.poll import Poll
+
+    found, poll = find_run(run, results), Poll()
+    standing = look([found], poll)[0]
     if json:
-        as_json(_document(found))
+        as_json(_document(found, standing, results))
         return
-    table(found.name, _state_rows(found))
+    table(found.name, _state_rows(found, standing))
+    table("attempts", _attempt_rows(found, standing))
     table("scores and costs", result_rows(found))
     table("files", file_rows(found))
+    if asked := asked_text([standing], poll):
+        say(asked)
 
 
-def _document(run: Run) -> dict[str, Any]:
+def _document(run: Run, standing: Standing, results: Path) -> dict[str, Any]:
+    from hpcft.cli.view import facts, progress_facts, progress_of
+    from hpcft.runs.progress import read_attempts
+
     status = run.status
     return {
-        "name": run.name,
-        "run_id": run.id,
-        "job_id": run.job_id,
-        "cluster": run.cluster,
-        "state": str(run.state),
+        **facts(standing, results),
+        **progress_facts(progress_of(standing)),
         "status": None if status is None else vars(status),
         "attempts": run.paths.attempt_numbers(),
+        "attempt_details": [vars(a) for a in read_attempts(run.paths.root)],
         "metrics": run.metrics,
-        "directory": str(run.paths.root),
         "end": run.end,
     }
 
 
-def _state_rows(run: Run) -> list[tuple[str, str]]:
-    rows = [("state", str(run.state))]
-    status = run.status
-    if status is not None and run.state is not RunState.SUCCESS:
-        what = "reason" if run.state is RunState.FAILURE else "doing"
-        words = "; ".join((status.message or status.state).split("\n  "))
-        rows.append((what, f"{words} ({status.age_s:.0f} s ago)"))
-    if status is not None and status.total_steps:
-        rows.append(("step", f"{status.step} of {status.total_steps}"))
-    if status is not None and status.loss is not None:
-        rows.append(("training loss", f"{float(status.loss):.4f}"))
+def _state_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
+    from hpcft.cli.view import age_text, limit_text, loss_text, progress_of, step_text
+    from hpcft.cluster.state import duration
+
+    record, queue, going = standing.record, standing.queue, progress_of(standing)
+    rows = [("state", str(standing.state))]
+    if standing.state is not RunState.SUCCESS:
+        rows.append(("reason" if standing.state.is_over else "doing", standing.words))
+    rows += _verdict(run, standing)
+    if record.alive_at is not None and not standing.state.is_over:
+        rows.append(("sign of life", f"{duration(time.time() - record.alive_at)} ago"))
+    rows += [("step", step_text(standing)), ("training loss", loss_text(standing))]
+    if going.steps_per_s and going.left_s is not None:
+        rows.append(("rate", f"{going.steps_per_s:.3g} steps/s, {duration(going.left_s)} left"))
+    about = record.about
+    made_of = (about.get("variant"), about.get("model"), about.get("dataset"))
     rows += [
-        ("variant", str(run.config.get("variant"))),
-        ("run id", run.id or "unknown"),
-        ("job id", f"{run.job_id or 'none'} on {run.cluster or 'unknown'}"),
-        ("attempts", str(len(run.paths.attempt_numbers()))),
+        ("job", f"{about.get('job_kind', 'train')}: {', '.join(str(v) for v in made_of if v)}"),
+        ("run id", record.run_id or "unknown"),
+        ("job id", f"{record.job_id or 'none'} on {record.cluster or 'unknown'}"),
+        ("nodes", queue.nodes if queue is not None else ""),
+        ("has to end by", limit_text(standing)),
+        ("submitted", f"{age_text(standing)} ago"),
         ("directory", str(run.paths.root)),
     ]
-    unsure = [r for r in run.journal() if r["kind"] == "unsure"]
-    if unsure and run.job_id is None:
-        rows.append(("unsure", f"whether it was queued: {unsure[-1].get('message', '')}"))
+    return [(what, text) for what, text in rows if text]
+
+
+def _verdict(run: Run, standing: Standing) -> list[tuple[str, str]]:
+    """What `hpcft explain` says in a line of a run that failed."""
+    if standing.state is not RunState.FAILURE:
+        return []
+    from hpcft.cluster.explain import verdict_of
+
+    return [("verdict", verdict_of(run, standing.queue).line()), ("", f"hpcft explain {run.name}")]
+
+
+def _attempt_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
+    """A line for each attempt: when, from which step to which, and how it ended."""
+    from hpcft.cluster.state import duration, moment
+    from hpcft.runs.progress import read_attempts
+
+    rows = []
+    attempts = read_attempts(run.paths.root)
+    for attempt in attempts:
+        words = [] if attempt.start is None else [moment(attempt.start)]
+        if attempt.start is not None and attempt.last is not None:
+            words.append(f"for {duration(attempt.last - attempt.start)}")
+        if attempt.step is not None:
+            words.append(f"steps {attempt.resume_step} to {attempt.step}")
+        running = attempt is attempts[-1] and not standing.state.is_over
+        ended = {"end": "finished", "": "runs" if running else "ended without a word"}
+        reason = f" ({attempt.reason.splitlines()[0][:80]})" if attempt.reason else ""
+        words.append(ended.get(attempt.ending, attempt.ending) + reason)
+        rows.append((str(attempt.number), ", ".join(words)))
     return rows

@@ -12,6 +12,7 @@ from hpcft import __version__
 from hpcft.cli.job_options import Plan, resolve
 from hpcft.cli.subject import taken
 from hpcft.errors import HpcftError
+from hpcft.models.tools import check_environment
 from hpcft.runs.run import Run, RunState, list_runs
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.layers import Layer, mapping_layer
@@ -120,6 +121,7 @@ def plan_stages(pipeline: Pipeline, typed: list[Layer], cluster: str | None, res
         ]
         # Without the runs before it, which may not be there yet, to know its job.
         jobs[stage.name] = resolve(layers, cluster)[0].job
+        check_environment(jobs[stage.name])
         content = _content(jobs[stage.name], [p.content for p in parents])
         planned[stage.name] = Planned(stage, content, layers, cluster, parents, runs.get(content))
     return list(planned.values())

@@ -11,6 +11,13 @@ from hpcft.cli.output import as_json, say, table
 WAIT = typer.Option(False, "--wait", help="Follow the job to its end and print what came out.")
 DRY_RUN = typer.Option(False, "--dry-run", help="Print the script and what it asks for; submit nothing.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")
+CONCURRENCY = typer.Option(
+    None,
+    "--concurrency",
+    min=1,
+    metavar="N",
+    help="Trials at a time. Absent: as many as the cluster starts, 4 with a controller, 1 on this machine.",
+)
 
 
 def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:

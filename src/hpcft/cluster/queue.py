@@ -1,12 +1,15 @@
-"""What the scheduler says of jobs: one question for all of them, and never a guess when it does not answer."""
+"""What the scheduler says of jobs: its answers, parsed, and never a guess when it does not answer."""
 
 from __future__ import annotations
 
 import enum
 import os
+import re
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from hpcft.cluster.slurm import call
@@ -44,7 +47,7 @@ _OTHER_WORDS = {
     "DEADLINE": JobState.TIMEOUT,
     "REVOKED": JobState.CANCELLED,
 }
-_FINAL = frozenset(
+FINAL = frozenset(
     (
         JobState.COMPLETED,
         JobState.FAILED,
@@ -59,20 +62,50 @@ _FINAL = frozenset(
 
 @dataclass(frozen=True)
 class QueueInfo:
-    """One job as the scheduler sees it."""
+    """One job as the scheduler sees it. Times are seconds since the epoch, None where none is given.
+
+    Attributes:
+        job_id: as Slurm writes it, `123`, or `123_4` for a task of an array.
+        reason: why it waits; of UNKNOWN, why nothing is known.
+        exit_code: `code:signal`, from accounting.
+        name: the job's name; what follows its last dot is the run's id.
+        submit: when it was submitted, or queued again.
+        start: when it started, or is expected to.
+        end: when it ended, or has to by its time limit.
+        restarts: how often it was queued again, where accounting tells.
+        cancelled_by: user number.
+        answered: false when the scheduler does not answer now: what is said here is old, and UNKNOWN says nothing.
+        as_of: when it was asked.
+        seen_final: when this state, being final, was first seen.
+    """
 
     job_id: str
     state: JobState
     reason: str = ""
     nodes: str = ""
     exit_code: str = ""
+    name: str = ""
+    submit: float | None = None
+    start: float | None = None
+    end: float | None = None
+    restarts: int | None = None
+    cancelled_by: str = ""
+    answered: bool = True
+    as_of: float | None = None
+    seen_final: float | None = None
 
     @property
     def is_final(self) -> bool:
         """It will not run again by itself."""
-        return self.state in _FINAL
+        return self.state in FINAL
+
+    @property
+    def is_active(self) -> bool:
+        """It waits or runs."""
+        return self.state in (JobState.PENDING, JobState.RUNNING, JobState.COMPLETING)
 
 
+@lru_cache(maxsize=256)
 def parse_state(word: str) -> JobState:
     """A state's word, whatever stands behind it (`CANCELLED by 1000`).
 
@@ -85,61 +118,158 @@ def parse_state(word: str) -> JobState:
     return _OTHER_WORDS.get(name, JobState.UNKNOWN)
 
 
-_SQUEUE = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N"]
-_SACCT = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode"]
+def parse_moment(text: str) -> float | None:
+    """A time as Slurm writes it, in this machine's zone; None for `N/A`, `Unknown`, `None`.
+
+    >>> parse_moment("N/A"), parse_moment("2026-11-21T07:37:45") == parse_moment("2026-11-21T07:37:45\\n")
+    (None, True)
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
-def parse_squeue(text: str) -> dict[str, QueueInfo]:
-    """Lines of `squeue --format=%i|%T|%r|%N`; others are stepped over."""
-    found = {}
-    for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) == 4 and parts[0]:
-            found[parts[0]] = QueueInfo(parts[0], parse_state(parts[1]), parts[2].strip("()"), parts[3])
-    return found
+# Both answers have the same eight fields, but for the third one: why it waits, or `code:signal`. The name is the last,
+# since it may have any character in it.
+_FIELDS = 8
+SQUEUE = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%S|%e|%V|%N|%j"]
+SACCT = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates"]
+SACCT += ["--format=JobID,State,ExitCode,Start,End,Submit,NodeList,JobName"]
+_EXIT_CODE = re.compile(r"\d+:\d+")
 
 
-def parse_sacct(text: str) -> dict[str, QueueInfo]:
-    """Lines of `sacct --format=JobID,State,NodeList,ExitCode`; of a requeued job's several, the last one."""
-    found = {}
-    for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) == 4 and parts[0] and "." not in parts[0]:
-            nodes = "" if parts[2] == "None assigned" else parts[2]
-            found[parts[0]] = QueueInfo(parts[0], parse_state(parts[1]), "", nodes, parts[3])
-    return found
+def _read(line: str, restarts: int | None = None) -> QueueInfo | None:
+    parts = line.split("|", _FIELDS - 1)
+    if len(parts) != _FIELDS:
+        return None
+    job_id, state, third, start, end, submit, nodes, name = parts
+    exit_code = third if _EXIT_CODE.fullmatch(third) else ""
+    reason = "" if exit_code or third == "None" else third.strip("()")
+    return QueueInfo(
+        job_id.strip(),
+        parse_state(state),
+        reason,
+        "" if nodes == "None assigned" else nodes,
+        exit_code,
+        name,
+        parse_moment(submit),
+        parse_moment(start),
+        parse_moment(end),
+        restarts,
+        state.partition(" by ")[2].strip(),
+    )
+
+
+class Jobs:
+    """Jobs of an answer by their ids. A line is read when its job is asked for: of ten thousand, few are.
+
+    Args:
+        text: what squeue or sacct said. Of a requeued job's several lines the last one counts.
+        counts_restarts: there is a line for each attempt.
+    """
+
+    def __init__(self, text: str, *, counts_restarts: bool = False) -> None:
+        self._counts_restarts = counts_restarts
+        self._lines: dict[str, str] = {}
+        self._earlier: dict[str, list[str]] = {}
+        lines, earlier = self._lines, self._earlier
+        # Not splitlines, which also splits at characters that a job's name may have.
+        for line in text.split("\n"):
+            job_id = line.partition("|")[0]
+            if job_id in lines:
+                earlier.setdefault(job_id, []).append(lines[job_id])
+            lines[job_id] = line
+        lines.pop("", None)
+        self._waiting: dict[str, list[str]] = {}
+        for job_id in [i for i in lines if "[" in i] if "[" in text else []:
+            self._waiting.setdefault(job_id.partition("_")[0], []).append(job_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, job_id: str) -> bool:
+        return self.row(job_id) is not None
+
+    def get(self, job_id: str, key: str = "") -> QueueInfo | None:
+        """A job, or None when it is not in the answer.
+
+        Args:
+            key: the run's id. Job ids are used again after some time; of several jobs of the number the one that
+                carries the key is meant.
+        """
+        row = self.row(job_id)
+        if row is None:
+            return None
+        lines = [*self._earlier.get(row, []), self._lines[row]]
+        own = [line for line in lines if line.endswith("." + key)] if key else []
+        info = _read((own or lines)[-1], len(own or lines) - 1 if self._counts_restarts else None)
+        return info if info is None or info.job_id == job_id else replace(info, job_id=job_id)
+
+    def row(self, job_id: str) -> str | None:
+        """The id of the line that a job stands in: its own, or that of waiting tasks of its array."""
+        if job_id in self._lines:
+            return job_id
+        base, mark, task = job_id.partition("_")
+        if mark and task.isdecimal():
+            return next((line for line in self._waiting.get(base, []) if _has_task(line, int(task))), None)
+        return None
+
+    def state(self, job_id: str) -> JobState:
+        """The state alone, which is all that counting needs."""
+        row = self.row(job_id)
+        return JobState.UNKNOWN if row is None else parse_state(self._lines[row].partition("|")[2].partition("|")[0])
+
+    def line(self, row: str) -> str:
+        """A line, by its own id."""
+        return self._lines[row]
+
+    def by_key(self, key: str) -> QueueInfo | None:
+        """The job whose name ends with a run's id."""
+        found = [line for line in self._lines.values() if line.endswith("." + key)]
+        return _read(found[-1]) if found else None
+
+
+def _has_task(waiting: str, task: int) -> bool:
+    """Whether `123_[0-100:2,200%4]` has a task. Slurm may end a long list with `...`: then any may be in it.
+
+    >>> [n for n in range(12) if _has_task("7_[2-6:2,9%2]", n)]
+    [2, 4, 6, 9]
+    """
+    inside = waiting.partition("[")[2].partition("]")[0].partition("%")[0]
+    for part in inside.split(","):
+        if part == "...":
+            return True
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        if all(number.isdecimal() for number in (first, last or first, step or "1")):
+            low, high, stride = int(first), int(last or first), max(1, int(step or 1))
+            if low <= task <= high and (task - low) % stride == 0:
+                return True
+    return False
 
 
 def ask(job_ids: Sequence[str]) -> dict[str, QueueInfo]:
-    """States of Slurm jobs, by one `squeue` for all and one `sacct` for those that it does not know any more.
+    """States of Slurm jobs now, by one `squeue` for all and one `sacct` for those that it does not know any more.
 
-    A job that neither knows, or about which neither answers, is UNKNOWN: that is a state, not a failure.
+    For acting on a job; to look at one again and again is the matter of `cluster.poll`. A job that neither knows, or
+    about which neither answers, is UNKNOWN: that is a state, not a failure.
     """
     if not job_ids:
         return {}
-    answer = call([*_SQUEUE, "--jobs=" + ",".join(job_ids)])
+    answer = call([*SQUEUE, "--jobs=" + ",".join(job_ids)])
     # squeue exits 1 for a single job that it has forgotten, and answers for the others all the same.
-    found = parse_squeue(answer.out)
-    gone = [job for job in job_ids if job not in found]
-    if gone:
-        found |= parse_sacct(call([*_SACCT, "--jobs=" + ",".join(gone)]).out)
-    return {job: found.get(job, QueueInfo(job, JobState.UNKNOWN)) for job in job_ids}
-
-
-def find_by_name(job_name: str) -> str | None:
-    """The id of the job of that name, as far as squeue or sacct know one; its run id after the last dot decides.
-
-    sacct is not asked by name: accounting databases in an older character set fail at one that is not ASCII, and
-    give it back with question marks.
-    """
-    answer = call(["squeue", "--noheader", "--states=all", "--format=%A", f"--name={job_name}"])
-    ids = answer.out.split() if answer.ok else []
-    if not ids:
-        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,JobName"]
-        answer = call([*command, "--starttime=now-1days"])
-        run_id = "." + job_name.rpartition(".")[2]
-        ids = [line.partition("|")[0] for line in answer.out.splitlines() if answer.ok and line.endswith(run_id)]
-    return ids[0] if ids else None
+    queued, answered = Jobs(answer.out), answer.ok or "invalid job id" in answer.err.lower()
+    found = {job: queued.get(job) for job in job_ids}
+    if gone := [job for job in job_ids if found[job] is None]:
+        accounted = call([*SACCT, "--jobs=" + ",".join(gone)])
+        ended = Jobs(accounted.out, counts_restarts=True)
+        found |= {job: ended.get(job) for job in gone}
+    unknown = "" if answered else answer.err.strip()
+    return {job: info or QueueInfo(job, JobState.UNKNOWN, unknown, answered=answered) for job, info in found.items()}
 
 
 def start_time(pid: int) -> str | None:

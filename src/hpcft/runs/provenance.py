@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,16 @@ def without_secrets(diff: str) -> str:
     '+WANDB_API_KEY=…\\n+lr: 1e-4'
     """
     return _IN_ADDRESS.sub(r"\1…@", _SECRET.sub(r"\1…", diff))
+
+
+def archive_code(path: Path) -> None:
+    """Copy this package into one zip file, which Python imports from: a sweep's trials share it."""
+    package = Path(hpcft.__file__).parent
+    with explained(path, "copy the package"), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(package.rglob("*")):
+            parts = file.relative_to(package).parts
+            if file.is_file() and not {"__pycache__", "_assets"} & set(parts):
+                archive.write(file, "/".join(("hpcft", *parts)))
 
 
 def snapshot_code(paths: RunPaths) -> None:

@@ -1,0 +1,76 @@
+"""`hpcft status` and `hpcft show`: the state in words, and an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+
+
+def test_the_exit_code_tells_a_script_whether_to_wait_to_go_on_or_to_look(
+    hpcft: Call, make_run: Call, fake_slurm: Any
+) -> None:
+    make_run("done", done=True)
+    make_run("going", job_id="1", status={"state": "training", "step": 3, "total_steps": 9, "loss": 0.5})
+    make_run("bad", job_id="2", status={"state": "failed", "message": "no such file"})
+    assert hpcft("status", "done").code == 0
+    assert hpcft("status", "done", "going").code == 75
+    result = hpcft("status", "done", "going", "bad")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "done: SUCCESS, finished",
+        "going: STARTED, step 3/9, loss 0.5000, training",
+        "bad: FAILURE, no such file",
+    ]
+
+
+def test_a_waiting_jobs_reason_is_shown(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
+    hpcft("submit", "--preset", "quickstart", "--cluster", "slurm", "--name", "mine")
+    fake_slurm.set_state(1, "PENDING", reason="Priority")
+    result = hpcft("status", "mine", "--json")
+    assert result.code == 75
+    shown = json.loads(result.out)[0]
+    assert (shown["state"], shown["queue_state"], shown["queue_reason"]) == ("PENDING", "PENDING", "Priority")
+
+
+def test_r8_the_controllers_silence_is_no_failure(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
+    make_run("quiet", job_id="1", status={"state": "training", "step": 3, "total_steps": 9, "time": 1.0})
+    fake_slurm.fault(controller="down", accounting="down")
+    result = hpcft("status", "quiet")
+    assert result.code == 75
+    assert "UNKNOWN" in result.out
+    assert "Unable to contact" in result.out
+
+
+def test_a_group_is_all_of_its_runs_and_a_job_id_is_a_name(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
+    make_run("sweep/0000", done=True, job_id="40_0")
+    make_run("sweep/0001", done=True, job_id="40_1")
+    assert len(hpcft("status", "sweep").out.splitlines()) == 2
+    assert hpcft("status", "40_1").out.startswith("sweep/0001:")
+    assert hpcft("status", "0000").out.startswith("sweep/0000:")
+    assert hpcft("status", "results").code == 2
+
+
+def test_show_tells_how_each_attempt_went(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
+    paths = make_run("mine", job_id="1", steps=7, status={"state": "training", "step": 7, "total_steps": 14})
+    shown = hpcft("show", "mine").out
+    assert "steps 0 to 7, runs" in shown
+    assert "2 steps/s, 3 s left" in shown
+    data = json.loads(hpcft("show", "mine", "--json").out)
+    assert data["attempts"] == [1]
+    assert data["attempt_details"][0]["step"] == 7
+    assert (data["steps_per_s"], data["tokens_per_s"], data["left_s"]) == (2.0, 200.0, 3.5)
+    paths.done.write_text("{}")
+    assert "ended without a word" in hpcft("show", "mine").out
+
+
+@pytest.mark.parametrize("verb", ["status", "show", "logs", "cancel", "requeue", "resume", "watch"])
+def test_a_name_that_fits_no_run_is_told(hpcft: Call, make_run: Call, verb: str) -> None:
+    make_run("mine")
+    result = hpcft(verb, "nosuch")
+    assert result.code == 2
+    assert "no run called 'nosuch'" in result.err

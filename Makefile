@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
 # which would write addresses into the lock.
 .DEFAULT_GOAL := help
-.PHONY: help sync demo test test-all check lock reference mistakes parallelism bench clean
+.PHONY: help sync demo test test-all check lock reference mistakes parallelism explain faults bench clean
 BIN := .venv/bin
 export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
@@ -23,7 +23,7 @@ check: sync ## formatting, lint, types, layers, shell
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck .ci/run scripts/*.sh tests/slurm/*.sh
+	$(BIN)/shellcheck .ci/run scripts/*.sh tests/slurm/*.sh tests/faults/bin/*
 
 test: check ## install what the tests need, and run them
 	sh tests/slurm/install.sh
@@ -46,6 +46,20 @@ mistakes: sync ## grade what is said to the mistakes in tests/mistakes, and writ
 parallelism: sync ## train every cell of docs/parallelism.md, and write it
 	sh tests/slurm/install.sh
 	$(TEST_ENV) HPCFT_TEST_WRITE_TABLE=docs/parallelism.md $(BIN)/pytest -m slow tests/slurm/test_parallelism.py
+
+explain: sync ## break 20 jobs on Slurm, ask for each verdict, and write the table in docs/why-a-job-failed.md
+	sh tests/slurm/install.sh
+	$(TEST_ENV) HPCFT_TEST_WRITE_TABLE=docs/why-a-job-failed.md $(BIN)/pytest -m slow tests/slurm/test_explain.py
+
+# Each part can be run by itself and its file kept: the report puts together what is there.
+FAULTS := results/faults
+LAB := $(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m faults
+faults: sync ## hurt jobs, submissions and files for over an hour, and write the tables in docs/reliability.md
+	sh tests/slurm/install.sh
+	-$(LAB).play --seeds 1 2 --minutes 40 --json $(FAULTS)/faults.json
+	-$(LAB).exactly_once --submissions 500 --json $(FAULTS)/exactly_once.json
+	-$(LAB).kills --log-kills 2000 --longest 0.4 --save-kills 3000 --damages 5000 --json $(FAULTS)/kills.json
+	$(LAB).report --page docs/reliability.md $(FAULTS)/*.json
 
 bench: sync ## start-up times, side by side
 	$(BIN)/python benchmarks/startup.py

@@ -91,7 +91,7 @@ def test_a_model_that_is_not_cached_is_refused_offline_and_quickstart_is_named(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = hpcft("submit", *LOCAL, "--model", "some-org/some-model")
-    refused(result, 78, "some-org/some-model", "hf download", "--model quickstart")
+    refused(result, 78, "some-org/some-model", "hpcft fetch", "--model quickstart")
 
 
 HOSTILE = ["a\nb", 'a"b', "a'b", "$(touch pwned)", "`touch pwned`", "a;b", "-x", "../up", "x" * 65_536]
@@ -157,9 +157,15 @@ def test_no_sbatch_is_said_with_the_way_out(hpcft: Call, monkeypatch: pytest.Mon
     refused(hpcft("submit", "--preset", "quickstart", "--cluster", "slurm"), 69, "srun is not found", "--cluster local")
 
 
+def test_a_partition_that_there_is_not_is_told_before_sbatch(hpcft: Call, fake_slurm: Any) -> None:
+    result = hpcft("submit", "--preset", "quickstart", "--cluster", "slurm", "--partition", "nope")
+    refused(result, 78, "there is no partition 'nope'", "resources.partition", "debug, gpu, low")
+    assert fake_slurm.submissions == 0
+
+
 def test_a_partition_that_slurm_refuses_leaves_nothing(hpcft: Call, fake_slurm: Any) -> None:
     fake_slurm.fault(sbatch="refuse_partition")
-    result = hpcft("submit", "--preset", "quickstart", "--cluster", "slurm", "--partition", "nope")
+    result = hpcft("submit", "--preset", "quickstart", "--cluster", "slurm")
     refused(result, 78, "invalid partition specified", "resources.partition", "valid here: debug")
 
 

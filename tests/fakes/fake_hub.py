@@ -1,4 +1,5 @@
-"""A model hub on this machine, as far as the real client asks it: files by revision, a gate that a token opens."""
+"""A model hub on this machine, as far as the real clients ask it: files by revision, a gate that a token opens,
+downloads that are cut off."""
 
 from __future__ import annotations
 
@@ -21,14 +22,19 @@ class FakeHub:
         repository: its id, `org/name`.
         folder: what it holds.
         token: who may read it; None gives it to everyone.
+        kind: `models` or `datasets`.
 
     Attributes:
         asked: method, path and whether the token came along, of each request.
+        ranges: the Range headers that came, with their paths.
+        cut: file name → bytes after which its next download breaks off, once.
     """
 
-    def __init__(self, repository: str, folder: Path, token: str | None = None) -> None:
-        self.repository, self.folder, self.token = repository, folder, token
+    def __init__(self, repository: str, folder: Path, token: str | None = None, kind: str = "models") -> None:
+        self.repository, self.folder, self.token, self.kind = repository, folder, token, kind
         self.asked: list[tuple[str, str, bool]] = []
+        self.ranges: list[tuple[str, str]] = []
+        self.cut: dict[str, int] = {}
         self.server: ThreadingHTTPServer | None = None
 
     @property
@@ -51,17 +57,29 @@ class FakeHub:
             def do_HEAD(self) -> None:
                 self._answer(with_body=False)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self._answer(with_body=True)
+
             def _answer(self, *, with_body: bool) -> None:
                 path = self.path.split("?")[0]
                 known = self.headers.get("Authorization") == f"Bearer {hub.token}"
                 hub.asked.append((self.command, path, known))
                 status, headers, body = hub.answer(path, known or hub.token is None)
+                if status == 200 and (span := self.headers.get("Range", "")).endswith("-") and "resolve" in path:
+                    hub.ranges.append((path, span))
+                    start = int(span.removeprefix("bytes=").rstrip("-"))
+                    headers = headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+                    status, body = 206, body[start:]
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if with_body:
-                    self.wfile.write(body)
+                    sent = hub.cut.pop(path.rpartition("/")[2], None)
+                    self.wfile.write(body[:sent])
+                    if sent is not None:
+                        self.close_connection = True
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -79,7 +97,7 @@ class FakeHub:
     def answer(self, path: str, allowed: bool) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for a path."""
         files = sorted(p for p in self.folder.iterdir() if p.is_file())
-        if path.startswith(f"/api/models/{self.repository}"):
+        if path.startswith(f"/api/{self.kind}/{self.repository}"):
             if not allowed:
                 return 401, {"X-Error-Code": "GatedRepo"}, b"{}"
             if "/tree/" in path:
@@ -88,7 +106,7 @@ class FakeHub:
                 return (404, NOT_FOUND, b"{}") if deeper else (200, {}, json.dumps(tree).encode())
             told = {"id": self.repository, "sha": COMMIT, "siblings": [{"rfilename": p.name} for p in files]}
             return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
-        prefix = f"/{self.repository}/resolve/"
+        prefix = f"{'' if self.kind == 'models' else f'/{self.kind}'}/{self.repository}/resolve/"
         if not path.startswith(prefix):
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
         if not allowed:

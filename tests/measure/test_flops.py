@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from support.tiny_models import WRITERS, config
+from support.tiny_models import WRITERS, build, config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
@@ -28,6 +28,9 @@ from hpcft.measure.flops import (
     query_flops,
     training_parts,
 )
+from hpcft.models.load import load_base, load_config, with_adapter
+from hpcft.spec.job import Job
+from hpcft.train.run import _flops
 
 
 def llama(kv_heads: int) -> LlamaConfig:
@@ -192,6 +195,28 @@ def test_g23_an_encoder_s_flops_are_those_of_its_products(family: str) -> None:
         constant=3 * 2 * (h * h + h * labels),
     )
     assert training_parts(config(family), None, num_labels=labels).whole == expected
+
+
+def test_a_pooler_that_is_trained_beside_an_adapter_is_counted(tmp_path: Path) -> None:
+    """As a job counts it: with the adapter of the model that it trains."""
+    folder = build("bert", tmp_path / "bert")
+    job = Job.model_validate(
+        {
+            "model": {"name": str(folder), "attn_implementation": "eager"},
+            "data": {"task": "classification"},
+            "lora": {"lora_dropout": 0.0},
+            "resources": {"accelerator": "cpu"},
+        }
+    )
+    model = with_adapter(load_base(job, torch.device("cpu"), ["a", "b", "c"]), job, classifier=True).train()
+    ids = torch.randint(3, 400, (3, 50))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum().backward()
+    before = torch.random.get_rng_state()
+    parts = _flops(job, load_config(job.model), model, 3)
+    assert parts is not None
+    assert parts.whole.of(3, 50) == counter.get_total_flops()
+    assert torch.equal(torch.random.get_rng_state(), before), "dropout does not depend on being counted"
 
 
 @pytest.mark.parametrize(("family", "adapter"), [("llama", None), ("llama", "lora"), ("gpt2", "lora"), ("bert", None)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from support.tiny_models import build
 
 from hpcft.errors import ConfigError
-from hpcft.models.availability import check_architecture, check_model, is_cached, weights_fault
+from hpcft.models.availability import check_architecture, check_model, model_folder, weights_fault
 from hpcft.models.load import load_base, load_config
 from hpcft.spec.job import Job, ModelSection
 
@@ -79,12 +80,39 @@ def test_pickled_weights_are_refused(model: Path) -> None:
     assert "pickle" in refusal(model)
 
 
-def test_a_model_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    snapshot = tmp_path / "hub" / "models--guild--tiny" / "snapshots" / "1"
-    assert not is_cached("guild/tiny")
-    with pytest.raises(ConfigError, match="hf download guild/tiny"):
+    section = ModelSection(name="guild/tiny")
+    assert model_folder(section) is None
+    with pytest.raises(ConfigError, match="hpcft fetch --model guild/tiny"):
+        check_model(section, internet=False)
+    snapshot = _cached(tmp_path / "hub", model)
+    assert model_folder(section) == snapshot
+    check_model(section, internet=False)
+
+
+def test_a_model_that_is_in_the_cache_in_part_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (_cached(tmp_path / "hub", model) / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="in the cache in part") as caught:
         check_model(ModelSection(name="guild/tiny"), internet=False)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    check_model(ModelSection(name="guild/tiny"), internet=False)
+    assert "hpcft fetch --model guild/tiny" in str(caught.value)
+
+
+def test_a_revision_that_is_not_in_the_cache_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    _cached(tmp_path / "hub", model)
+    with pytest.raises(ConfigError, match="at revision v2"):
+        check_model(ModelSection(name="guild/tiny", revision="v2"), internet=False)
+
+
+def _cached(hub: Path, model: Path) -> Path:
+    """Put a model into a hub's cache, as `guild/tiny`."""
+    repository = hub / "models--guild--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    return Path(shutil.copytree(model, repository / "snapshots" / "c0ffee"))

@@ -87,5 +87,5 @@ def test_a_pinned_revision_is_the_one_that_is_asked_for(hub: FakeHub, tmp_path: 
 def test_an_offline_job_without_the_model_is_refused_before_it_is_submitted(hub: FakeHub, tmp_path: Path) -> None:
     done = submit(tmp_path, hub, HF_HUB_OFFLINE="1")
     assert done.returncode != 0
-    assert "hf download guild/tiny" in done.stderr
+    assert "hpcft fetch --model guild/tiny" in done.stderr
     assert not list((tmp_path / "results").glob("*"))

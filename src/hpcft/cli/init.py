@@ -33,7 +33,7 @@ _IGNORED = "results/\nwandb/\n"
 )
 def init(
     folder: str = typer.Argument(".", metavar="[DIR]", help="Where; made if it is not there."),
-    presets: bool = typer.Option(False, "--presets", help="Copy the presets too, to edit them."),
+    presets: bool = typer.Option(False, "--presets", help="Copy the presets and sweeps too, to edit them."),
 ) -> None:
     """Make a project of your own: configuration, a profile to fill in, presets. What is there is never touched."""
     root = user_path(folder)
@@ -46,6 +46,8 @@ def init(
         (root / "jobs").mkdir(exist_ok=True)
         for preset in sorted(assets.packaged_folder("jobs").glob("*.yaml")) if presets else ():
             _copy(preset, root / "jobs" / preset.name, rows)
+        for sweep in sorted(assets.packaged_folder("sweeps").glob("*.yaml")) if presets else ():
+            _copy(sweep, root / "sweeps" / sweep.name, rows)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", where=str(error.filename or root)) from error
     table(str(root), rows)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
@@ -93,6 +93,25 @@ def is_hub(dataset: str) -> bool:
     if dataset in HUB_NAMES:
         return True
     return bool(_HUB_ID.fullmatch(dataset)) and not _is_file_name(Path(dataset))
+
+
+def cache_of(dataset: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of a hub set in the library's cache.
+
+    Args:
+        environ: of the job, which says where its caches are.
+    """
+    caches = Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = Path(environ.get("HF_HOME") or caches / "huggingface")
+    owner, _, name = HUB_NAMES.get(dataset, dataset).rpartition("/")
+    # The library's folder has the name in snake case: a capital after a small letter begins a word.
+    snake = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)).lower()
+    return Path(environ.get("HF_DATASETS_CACHE") or home / "datasets") / "___".join(filter(None, (owner, snake)))
+
+
+def is_cached(dataset: str, subset: str | None = None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a hub set was loaded before with the same cache, so that it can be loaded without a network."""
+    return any(cache_of(dataset, environ).glob(f"{subset or '*'}/*/*/dataset_info.json"))
 
 
 def _is_file_name(path: Path) -> bool:

@@ -96,7 +96,7 @@ def training_parts(
             cannot be run on shapes alone raises what it meets there. Either way the figure does not exist, which is
             no reason to stop a job.
     """
-    model = _with(_twin(config, num_labels), peft_config).train()
+    model = _with(twin(config, num_labels), peft_config).train()
     if gradient_checkpointing:
         # Without it a frozen base's first layers would have no gradient, and reentrant checkpoints none at all.
         model.enable_input_require_grads()
@@ -118,7 +118,7 @@ def forward_flops(
     config: PretrainedConfig, num_labels: int | None = None, adapter: PeftConfig | None = None
 ) -> StepFlops:
     """One forward over a sequence, without a cache."""
-    return _forward(_with(_twin(config, num_labels), adapter))
+    return _forward(_with(twin(config, num_labels), adapter))
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def query_flops(config: PretrainedConfig, adapter: PeftConfig | None = None) -> 
     """
     if adapter is not None and adapter.is_prompt_learning:
         raise ArithmeticError("the FLOPs of a query with virtual tokens are not those of its own tokens")
-    return QueryFlops(_forward(_with(_twin(config), adapter), logits_to_keep=1))
+    return QueryFlops(_forward(_with(twin(config), adapter), logits_to_keep=1))
 
 
 def _with(model: Any, adapter: PeftConfig | None) -> Any:
@@ -205,7 +205,14 @@ def _projections(config: Any) -> dict[str, tuple[int, int]]:
     }
 
 
-def _twin(config: PretrainedConfig, num_labels: int | None = None) -> Any:
+def twin(config: PretrainedConfig, num_labels: int | None = None, attention: str = "eager") -> Any:
+    """The model in float32 on the meta device, where tensors have shapes and no numbers.
+
+    Args:
+        config: a quantisation in it is ignored.
+        num_labels: classes of a classifier; None for a model that writes text.
+        attention: its implementation.
+    """
     import copy
 
     import torch
@@ -222,7 +229,7 @@ def _twin(config: PretrainedConfig, num_labels: int | None = None) -> Any:
             # Without one, a decoder's head does not look for the last token that is no padding, among no numbers.
             plain.pad_token_id = None
     with torch.device("meta"):
-        return loader.from_config(plain, attn_implementation="eager")
+        return loader.from_config(plain, attn_implementation=attention)
 
 
 def _reads_only(config: PretrainedConfig) -> bool:

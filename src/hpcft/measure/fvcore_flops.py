@@ -36,7 +36,8 @@ def traced_forward_flops(model: nn.Module, inputs: dict[str, torch.Tensor], **op
     """FLOPs of one forward.
 
     Args:
-        model: loaded, in eval mode. What its layers of 4 or 8 bits answer meanwhile is zero.
+        model: loaded, in eval mode; one of compressed-tensors has answered before, since it unpacks its weights then,
+            which cannot be traced. What layers of 4 or 8 bits answer meanwhile is zero.
         inputs: on the model's device, such as `input_ids` and `attention_mask`, both of shape (batch, length).
         options: of the forward that are no tensors, such as `use_cache=False`, `logits_to_keep`, or
             `past_key_values`, which grows.

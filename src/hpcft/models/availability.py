@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,52 @@ _TOKENIZERS = (
 )
 
 
-def hub_cache() -> Path:
+def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder where the hub's client keeps downloaded models."""
-    if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"])
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
-    return Path(home) / "hub"
+    if "HF_HUB_CACHE" in environ:
+        return Path(environ["HF_HUB_CACHE"])
+    return hub_home(environ) / "hub"
 
 
-def is_cached(name: str) -> bool:
-    """Whether a hub model's files are on this machine's disk."""
-    snapshots = hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots"
-    return any(snapshots.glob("*/config.json"))
+def hub_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the hub's client."""
+    caches = environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(environ.get("HF_HOME") or Path(caches) / "huggingface")
 
 
-def check_model(model: ModelSection, internet: bool) -> None:
+def model_folder(model: ModelSection, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Where a model's files are on this machine: its folder, or its snapshot in the hub's cache; None if nowhere.
+
+    Args:
+        environ: of the job, which says where its caches are.
+    """
+    if model.name == QUICKSTART:
+        from hpcft.models.quickstart import cache_folder
+        from hpcft.models.quickstart import model_folder as made
+
+        folder = made(cache_folder(environ))
+        return folder if (folder / "config.json").is_file() else None
+    folder = user_path(model.name)
+    if folder.is_dir():
+        return folder
+    repository = hub_cache(environ) / f"models--{model.name.replace('/', '--')}"
+    revision = model.revision or "main"
+    try:
+        commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        # A commit has no name of its own.
+        commit = revision
+    snapshot = repository / "snapshots" / commit
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def check_model(model: ModelSection, internet: bool, environ: Mapping[str, str] = os.environ) -> None:
     """Refuse a model that cannot be loaded by the job.
 
     Args:
         model: as the job names it.
         internet: whether the machine that loads it reaches the hub.
+        environ: of the job, which says where its caches are.
 
     Raises:
         ConfigError: no such folder, a folder without a model, or a hub model that is neither cached nor reachable.
@@ -52,21 +79,38 @@ def check_model(model: ModelSection, internet: bool) -> None:
         return
     folder = user_path(name)
     if folder.is_dir():
-        _check_folder(folder, name)
+        check_folder(folder, name)
         return
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local:
         raise ConfigError(
             f"there is no folder '{name}'", where="model.name", hint="to try the tool out: --model quickstart"
         )
-    offline = not internet or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    if offline and not is_cached(name):
+    if internet and not switched_off(environ):
+        return
+    snapshot = model_folder(model, environ)
+    at = f" at revision {model.revision}" if model.revision else ""
+    if snapshot is None:
         raise ConfigError(
-            f"the model '{name}' is neither a local folder nor in {hub_cache()}, and the job has no internet",
+            f"the model '{name}'{at} is neither a local folder nor in {hub_cache(environ)}, and the job has no "
+            "internet",
             where="model.name",
-            hint=f"fetch it first where there is internet: hf download {name}; "
+            hint=f"fetch it first where there is internet: hpcft fetch --model {name}; "
             "to try the tool out without a download: --model quickstart",
         )
+    try:
+        check_folder(snapshot, name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the model '{name}' is in the cache in part: {error.message}",
+            where=error.where,
+            hint=f"fetch the rest where there is internet: hpcft fetch --model {name}",
+        ) from error
+
+
+def switched_off(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the hub's client is told not to ask the hub."""
+    return environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def check_architecture(model: ModelSection, task: str) -> None:
@@ -139,8 +183,12 @@ def _check_weights(folder: Path) -> None:
             raise ConfigError(fault, where=str(path), hint="copy or download it again; was the disk full?")
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that holds no model that can be loaded, by its files."""
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that holds no model that can be loaded, by its files.
+
+    Raises:
+        ConfigError: with what is missing or broken.
+    """
     adapter = folder / "adapter_config.json"
     if not (folder / "config.json").is_file():
         if adapter.is_file():

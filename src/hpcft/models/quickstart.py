@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ _VENUES = 4_000
 _WORDS = sorted({word for name in VENUES for word in name.split()})
 
 
-def cache_folder() -> Path:
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where made models are kept: HPCFT_CACHE, else the user's cache folder."""
-    if "HPCFT_CACHE" in os.environ:
-        return Path(os.environ["HPCFT_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpcft"
+    if "HPCFT_CACHE" in environ:
+        return Path(environ["HPCFT_CACHE"])
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpcft"
 
 
 def model_folder(cache: Path, steps: int = STEPS) -> Path:

@@ -1,0 +1,103 @@
+"""A job's memory with its activations: the estimate of `fit` on what `activations` counts."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+from hpcft.errors import ConfigError
+from hpcft.measure.activations import Held, Shape, held
+from hpcft.measure.fit import Estimate, Target, estimate, step_shape
+from hpcft.measure.flops import twin
+from hpcft.models.availability import QUICKSTART, model_folder
+from hpcft.models.groups import FAMILIES
+from hpcft.models.load import load_config, lora_config
+from hpcft.models.shapes import Weights, count
+from hpcft.spec.job import Job, LoraSection, ModelSection
+from hpcft.spec.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+log = logging.getLogger(__name__)
+
+
+def estimate_of(job: Job, target: Target) -> Estimate:
+    """What a rank of a job needs.
+
+    Raises:
+        ConfigError, UnavailableError: the model's configuration cannot be had.
+    """
+    return estimate(job, weights_of(job), target, held_by(job, target))
+
+
+def model_type(job: Job) -> str:
+    """The base model's architecture, as its configuration names it.
+
+    Raises:
+        ConfigError, UnavailableError: the configuration cannot be had.
+    """
+    return str(_config(job.model).model_type)
+
+
+def weights_of(job: Job) -> Weights:
+    """The model's numbers of parameters, by its twin.
+
+    Raises:
+        ConfigError, UnavailableError: the model's configuration cannot be had.
+    """
+    return _weights(job.model, job.variant, job.lora.model_dump_json(), _labels(job))
+
+
+def held_by(job: Job, target: Target) -> Held | None:
+    """What a step holds beside weights and states; None where the model's code cannot run without numbers."""
+    return _held(job.model, job.variant, job.lora.model_dump_json(), _labels(job), step_shape(job, target))
+
+
+def _labels(job: Job) -> int | None:
+    """Classes of a classifier; None for a model that writes text."""
+    family = FAMILIES.get(_config(job.model).model_type)
+    reads_only = family is not None and not family.generates
+    return (job.model.num_labels or 2) if job.data.task == "classification" or reads_only else None
+
+
+def _config(model: ModelSection) -> PretrainedConfig:
+    if model.name == QUICKSTART and model_folder(model) is None:
+        raise ConfigError(
+            "the quickstart model is not made yet",
+            where="model.name",
+            hint="make it once: hpcft fetch --model quickstart --dataset quickstart",
+        )
+    return _loaded(model)
+
+
+@cache
+def _loaded(model: ModelSection) -> PretrainedConfig:
+    return load_config(model)
+
+
+@cache
+def _weights(model: ModelSection, variant: str, lora: str, labels: int | None) -> Weights:
+    config = _config(model)
+    shapes = {name: tuple(p.shape) for name, p in twin(config, labels, "sdpa").named_parameters()}
+    return count(shapes, config.model_type, _job(model, variant, lora))
+
+
+@cache
+def _held(model: ModelSection, variant: str, lora: str, labels: int | None, shape: Shape) -> Held | None:
+    config = _config(model)
+    adapter = None
+    if VARIANTS[variant].adapter is not None:
+        adapter = lora_config(_job(model, variant, lora), config.model_type, classifier=labels is not None)
+    try:
+        return held(config, adapter, shape, num_labels=labels)
+    except Exception as error:
+        # Code of any architecture runs here on tensors without numbers, and may not stand it.
+        log.warning("the activations of this model cannot be counted: %s", error)
+        return None
+
+
+def _job(model: ModelSection, variant: str, lora: str) -> Job:
+    """What of a job the twin depends on; its sections as text, since a list in one of them has no hash."""
+    return Job(model=model, variant=variant, lora=LoraSection.model_validate_json(lora))

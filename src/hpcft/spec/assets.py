@@ -14,7 +14,7 @@ _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def packaged_folder(kind: str) -> Path:
-    """Folder of the packaged `hpc`, `jobs` or `slurm_templates`."""
+    """Folder of the packaged `hpc`, `jobs`, `sweeps` or `slurm_templates`."""
     inside = _PACKAGED / kind
     return inside if inside.is_dir() else _CHECKOUT / kind
 
@@ -34,7 +34,7 @@ def find(kind: str, name: str, *, what: str, option: str, suffix: str = ".yaml")
     """The file of a name, or of a path that ends in `suffix`.
 
     Args:
-        kind: folder, `jobs` or `hpc`.
+        kind: folder, `jobs`, `sweeps` or `hpc`.
         name: a bare name, or a path to a file.
         what: what it is called in the error, such as "preset".
         option: where the user gave it.

@@ -1,7 +1,7 @@
 """What a wandb server keeps, and its answers to the GraphQL that the real clients send.
 
-The clients are wandb 0.31 (runs, files, artifacts, `wandb sync`, `wandb.Api`) and wandb-workspaces 0.4 (views). Runs
-are known by their id alone, so a test that needs two entities or projects gives their runs different ids.
+The clients are wandb 0.31 (runs, files, artifacts, sweeps, `wandb sync`, `wandb.Api`) and wandb-workspaces 0.4 (views).
+Runs are known by their id alone, so a test that needs two entities or projects gives their runs different ids.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
+
+from fakes.wandb_sweeps import SweepAnswers
 
 ENTITY = "lab"
 
@@ -39,6 +41,11 @@ class RemoteRun:
             return "running"
         return "finished" if self.exit_code == 0 else "failed"
 
+    @property
+    def last_step(self) -> int:
+        """The highest of wandb's own steps; -1 before the first point."""
+        return max((row["_step"] for row in self.history.values()), default=-1)
+
     def points(self) -> list[dict[str, Any]]:
         """The history without wandb's own keys, in order."""
         rows = (self.history[n] for n in sorted(self.history))
@@ -47,11 +54,12 @@ class RemoteRun:
 
 @dataclass
 class RemoteArtifact:
-    """One version of an artifact: name, type, metadata and the bytes of its files by path."""
+    """One version of an artifact: name, type, metadata, checksum and the bytes of its files by path."""
 
     name: str
     type: str
     metadata: dict[str, Any]
+    digest: str
     files: dict[str, bytes] = field(default_factory=dict)
     committed: bool = False
 
@@ -74,7 +82,7 @@ class RemoteView:
     saved: int = 1
 
 
-class Answers:
+class Answers(SweepAnswers):
     """The server's data and a method for each GraphQL operation that it knows.
 
     Attributes:
@@ -82,6 +90,7 @@ class Answers:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.runs: dict[str, RemoteRun] = {}
         self.artifacts: list[RemoteArtifact] = []
         self.views: dict[str, RemoteView] = {}
@@ -187,9 +196,34 @@ class Answers:
             "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(run.history),
             "user": {"name": "tester", "username": "tester"},
-            "historyKeys": None,
+            "historyKeys": {"lastStep": run.last_step, "sets": [], "keys": {}},
         }
         return {"project": {"run": found}}
+
+    def _on_RunHistoryKeys(self, given: dict[str, Any]) -> dict[str, Any]:
+        keys = {"lastStep": self.runs[given["name"]].last_step, "sets": [], "keys": {}}
+        return {"project": {"run": {"historyKeys": keys}}}
+
+    def _on_RunParquetHistory(self, given: dict[str, Any]) -> dict[str, Any]:
+        # A server keeps rows as they came for a while before it packs them; here it never does.
+        rows = list(self.runs[given["runName"]].history.values())
+        return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": rows}}}}
+
+    def _on_HistoryPage(self, given: dict[str, Any]) -> dict[str, Any]:
+        rows = self.runs[given["run"]].history.values()
+        page = [json.dumps(row) for row in rows if given["minStep"] <= row["_step"] < given["maxStep"]]
+        return {"project": {"run": {"history": page}}}
+
+    def _on_RunFullHistory(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[given["name"]]
+        return {
+            "project": {
+                "run": {
+                    "history": [json.dumps(row) for row in run.history.values()],
+                    "events": [json.dumps(row) for row in run.events.values()],
+                }
+            }
+        }
 
     def _on_RunStoppedStatus(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"run": {"stopped": False}}}
@@ -268,11 +302,45 @@ class Answers:
             wanted["artifactCollectionName"],
             wanted["artifactTypeName"],
             json.loads(wanted.get("metadata") or "{}"),
+            wanted["digest"],
         )
+        sequence: dict[str, Any] = {"id": "c1", "name": artifact.name, "latestArtifact": None}
+        for number, old in enumerate(self.artifacts):
+            if (old.name, old.digest, old.committed) == (artifact.name, artifact.digest, True):
+                # The same content makes no new version.
+                sequence["latestArtifact"] = {"id": str(number)}
+                made = {"id": str(number), "state": "COMMITTED", "artifactSequence": sequence}
+                return {"createArtifact": {"artifact": made}}
         self.artifacts.append(artifact)
-        sequence = {"id": "c1", "name": artifact.name, "latestArtifact": None}
         made = {"id": str(len(self.artifacts) - 1), "state": "PENDING", "artifactSequence": sequence}
         return {"createArtifact": {"artifact": made}}
+
+    def _on_ArtifactByID(self, given: dict[str, Any]) -> dict[str, Any]:
+        artifact = self.artifacts[int(given["id"])]
+        project = {"id": "p1", "internalId": "1", "name": "project", "entity": {"name": ENTITY}}
+        node = {
+            "__typename": "Artifact",
+            "id": given["id"],
+            "artifactSequence": {"__typename": "ArtifactSequence", "name": artifact.name, "project": project},
+            "versionIndex": 0,
+            "artifactType": {"name": artifact.type},
+            "description": None,
+            "metadata": json.dumps(artifact.metadata),
+            "ttlDurationSeconds": -1,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": "COMMITTED" if artifact.committed else "PENDING",
+            "size": sum(map(len, artifact.files.values())),
+            "digest": artifact.digest,
+            "digestAlgorithm": None,
+            "commitHash": None,
+            "fileCount": len(artifact.files),
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": None,
+            "aliases": [],
+        }
+        return {"artifact": node}
 
     def _on_CreateArtifactManifest(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"createArtifactManifest": {"artifactManifest": self._manifest(given["artifactID"])}}

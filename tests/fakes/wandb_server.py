@@ -40,9 +40,10 @@ class Request:
 
 
 # An int is the status that the request is answered with, a float a delay in seconds before it is answered well;
-# HANG never ends. None: nothing is wrong.
-Fault = Callable[[Request], int | float | None]
+# HANG never ends. CUT drops the connection; LOSE does so when what was sent has been kept. None: nothing is wrong.
+Fault = Callable[[Request], int | float | str | None]
 HANG = math.inf
+CUT, LOSE = "cut", "lose"
 
 
 class FakeWandb(Answers):
@@ -94,8 +95,14 @@ class FakeWandb(Answers):
         wrong = self.fault(request)
         if isinstance(wrong, int):
             return wrong, {"error": "the test wants it so"}
-        if wrong is not None and self._closing.wait(None if math.isinf(wrong) else wrong):
+        if wrong == CUT:
             return 503, None
+        if isinstance(wrong, float) and self._closing.wait(None if math.isinf(wrong) else wrong):
+            return 503, None
+        answer = self._kept(operation, path, body, call)
+        return (503, None) if wrong == LOSE else answer
+
+    def _kept(self, operation: str, path: str, body: bytes, call: dict[str, Any]) -> tuple[int, Any]:
         with self._lock:
             if path == "/graphql":
                 return 200, {"data": self.graphql(operation, call.get("variables") or {})}
@@ -109,7 +116,9 @@ class FakeWandb(Answers):
     def _stream(self, run_id: str, message: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[run_id]
         for name, chunk in (message.get("files") or {}).items():
-            rows = [json.loads(line) for line in chunk["content"]] if name.startswith("wandb-") else []
+            lines = chunk["content"] if name.startswith("wandb-") else []
+            # The client sends NaN as it is, which is no JSON.
+            rows = [json.loads(line, parse_constant=str) for line in lines]
             if name == "wandb-history.jsonl":
                 run.history.update(enumerate(rows, chunk.get("offset", 0)))
             elif name == "wandb-events.jsonl":
@@ -142,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
-        content = json.dumps(answer).encode()
+        content = json.dumps(answer, allow_nan=False).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -8,40 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracking.wandb_file import written
 
 from hpcft.errors import DataError
 from hpcft.tracking.offline import (
     BLOCK,
     CHUNK,
-    FIRST,
     HEADER,
     LAST,
-    MIDDLE,
-    WHOLE,
     OfflineRun,
     find_offline_runs,
     merge,
     read_offline,
     split_records,
 )
-
-
-def written(records: list[bytes]) -> bytes:
-    """A file with these records, put together as the format says."""
-    content = bytearray(HEADER)
-    for record in records:
-        rest, first = record, True
-        while first or rest:
-            room = BLOCK - len(content) % BLOCK
-            if room < CHUNK.size:
-                content += bytes(room)
-                continue
-            data, rest = rest[: room - CHUNK.size], rest[room - CHUNK.size :]
-            kind = (WHOLE if not rest else FIRST) if first else (LAST if not rest else MIDDLE)
-            content += CHUNK.pack(zlib.crc32(bytes([kind]) + data), len(data), kind) + data
-            first = False
-    return bytes(content)
-
 
 # Lengths around a block's, so that records begin and end on every side of a border.
 RECORDS = st.lists(
@@ -140,7 +120,7 @@ def test_a_merged_run_has_a_repeated_step_once_from_the_later_attempt() -> None:
 
 
 def test_an_attempt_that_was_killed_before_its_first_record_takes_nothing_away() -> None:
-    first = OfflineRun("r7", "project", "name", "training", {"a": 1}, [{"step": 1}], {"b": 2})
+    first = OfflineRun("r7", "project", "lab", "name", "training", {"a": 1}, [{"step": 1}], {"b": 2})
     merged = merge([first, OfflineRun(torn=0)])
     assert (merged.run_id, merged.history, merged.config, merged.torn) == ("r7", [{"step": 1}], {"a": 1}, 0)
 

@@ -23,11 +23,11 @@ def key_available() -> bool:
         entries = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
-    server = _own_server()
+    server = own_server()
     return any(entries.authenticators(host) for host in ((server,) if server else _HOSTS))
 
 
-def _own_server() -> str | None:
+def own_server() -> str | None:
     """Host and port of a server of one's own, from WANDB_BASE_URL or wandb's settings file; None: wandb's."""
     url = os.environ.get("WANDB_BASE_URL")
     if not url:

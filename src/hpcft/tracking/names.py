@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hpcft.spec.identifiers import slug
 
 
@@ -29,6 +32,12 @@ def run_name(label: str, dataset: str, run_id: str) -> str:
 # Of what a step measures, what wandb is told; the event log has all of it.
 STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch"])
 
+
+def is_point(step: int, log_every: int, total_steps: int) -> bool:
+    """Whether wandb is told of a step: every so many, and the last one."""
+    return step % log_every == 0 or step == total_steps
+
+
 # Other names of the same figures: those of the Trainer, and those that results of other programs use.
 _ALIASES = {
     "loss": "train/loss",
@@ -51,3 +60,8 @@ def canonical(metrics: dict[str, float]) -> dict[str, float]:
     {'validation/loss': 1.5, 'epoch': 2.0}
     """
     return {_ALIASES.get(name, name): value for name, value in metrics.items()}
+
+
+def step_point(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What wandb is told of a step."""
+    return canonical({name: value for name, value in metrics.items() if name in STEP_METRICS})

@@ -41,20 +41,23 @@ class OfflineRun:
     """What wandb has recorded of a run.
 
     Attributes:
-        run_id, project, name, job_type: None where the file ends before them.
+        run_id, project, entity, name, job_type: None where the file ends before them; without an entity the user's.
         config, summary: without wandb's own `_` keys; so are the points of `history`.
         exit_code: None while the run goes on, and for ever when it was killed.
+        system: wandb's own records of the machine's load, in their order.
         torn: byte offset of an unfinished record at the end, left by a writer that was killed or writes now.
     """
 
     run_id: str | None = None
     project: str | None = None
+    entity: str | None = None
     name: str | None = None
     job_type: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     artifacts: list[OfflineArtifact] = field(default_factory=list)
+    system: list[Any] = field(default_factory=list)
     exit_code: int | None = None
     torn: int | None = None
 
@@ -154,11 +157,13 @@ def merge(fragments: Sequence[OfflineRun]) -> OfflineRun:
         merged.history += fragment.history
         merged.run_id = fragment.run_id or merged.run_id
         merged.project = fragment.project or merged.project
+        merged.entity = fragment.entity or merged.entity
         merged.name = fragment.name or merged.name
         merged.job_type = fragment.job_type or merged.job_type
         merged.config |= fragment.config
         merged.summary |= fragment.summary
         merged.artifacts += fragment.artifacts
+        merged.system += fragment.system
         merged.exit_code, merged.torn = fragment.exit_code, fragment.torn
     return merged
 
@@ -167,7 +172,7 @@ def _take(run: OfflineRun, record: Any) -> None:
     """Add one protobuf record to the run; kinds that say nothing about it (telemetry, …) are passed over."""
     kind = record.WhichOneof("record_type")
     if kind == "run":
-        run.run_id, run.project = record.run.run_id, record.run.project
+        run.run_id, run.project, run.entity = record.run.run_id, record.run.project, record.run.entity or None
         run.name, run.job_type = record.run.display_name, record.run.job_type
         run.config |= _values(record.run.config.update)
     elif kind == "config":
@@ -181,6 +186,8 @@ def _take(run: OfflineRun, record: Any) -> None:
         files = {entry.path: int(entry.size) for entry in logged.manifest.contents}
         metadata = json.loads(logged.metadata or "{}")
         run.artifacts.append(OfflineArtifact(logged.name, logged.type, metadata, files))
+    elif kind == "stats":
+        run.system.append(record.stats)
     elif kind == "exit":
         run.exit_code = int(record.exit.exit_code)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,28 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.runs.files import make_private
+from hpcft.tracking.client import (
+    LOGIN,
+    TRIAL,
+    in_words,
+    kill_service,
+    model_artifact,
+    quiet_settings,
+    set_environment,
+    use_own_step,
+)
 from hpcft.tracking.credentials import Mode
 
 # Calls that wait for wandb; at 20 figures each they take about 25 MB.
 _QUEUE = 10_000
-_HTTP_TIMEOUT_S = 3
 _GRACE_S = 1.0
 _TOLD = 5
-_FOLDERS = {
-    # wandb itself adds `wandb/` to this one.
-    "WANDB_DIR": "..",
-    "WANDB_CACHE_DIR": "cache",
-    "WANDB_DATA_DIR": "data",
-    "WANDB_ARTIFACT_DIR": "artifacts",
-}
-# Who the user is and which server, and what a W&B agent says of its trial. Any other variable of wandb would
-# override what stands in the job, and is set aside.
-_KEPT = {
-    *("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_CREDENTIALS_FILE", "WANDB_CONFIG_DIR"),
-    *("WANDB_BASE_URL", "WANDB_APP_URL", "WANDB_HTTP_PROXY", "WANDB_HTTPS_PROXY", "WANDB_INSECURE_DISABLE_SSL"),
-    *("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_PROJECT", "WANDB_ENTITY"),
-    *("WANDB_RUN_GROUP", "WANDB_USERNAME", "WANDB_USER_EMAIL"),
-}
 
 
 @dataclass
@@ -46,7 +38,7 @@ class TrackerReport:
         mode: the mode really used; `offline` when the server could not be had.
         sent: calls handed to wandb. dropped: those that were not.
         finished: whether wandb ended in time: online, that the server has everything.
-        folder: wandb's folder of this attempt, for `wandb sync`.
+        folder: wandb's folder of this attempt, for `hpcft sync`.
         error: what went wrong, if something did.
     """
 
@@ -113,17 +105,7 @@ class Tracker:
     def artifact(self, folder: Path, name: str, metadata: dict[str, Any]) -> None:
         """Log a model folder. wandb reads the files where they are instead of copying them first."""
         metadata = dict(metadata)
-
-        def call(run: Any) -> None:
-            import wandb
-
-            artifact = wandb.Artifact(name, type="model", metadata=metadata)
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                name_in = file.relative_to(folder).as_posix()
-                artifact.add_file(str(file), name=name_in, policy="immutable", skip_cache=True)
-            run.log_artifact(artifact)
-
-        self._put(call)
+        self._put(lambda run: run.log_artifact(model_artifact(folder, name, metadata)))
 
     def finish(self, timeout_s: float = 10.0, exit_code: int = 0) -> TrackerReport:
         """End the run; return after `timeout_s` at the latest, whatever wandb does.
@@ -143,7 +125,7 @@ class Tracker:
         if not self._opened.wait(timeout_s * 0.4) and self._report.mode == "online":
             # No answer from the server yet: what is left of the time is for going on offline.
             self._ending = True
-            _kill_service()
+            kill_service()
         self._ended.wait(deadline - time.monotonic() - 2.5 * _GRACE_S)
         self._thread.join(_GRACE_S)
         in_time = not self._thread.is_alive() or self._report.finished
@@ -154,7 +136,7 @@ class Tracker:
         if self._thread.is_alive():
             # What the thread has to say to this is not news.
             self._cut = True
-            _kill_service()
+            kill_service()
             self._thread.join(_GRACE_S)
         return report
 
@@ -185,11 +167,11 @@ class Tracker:
                     call(run)
                     self._report.sent += 1
                 except Exception as error:
-                    self._tell(f"a call to wandb failed: {_words(error)}")
+                    self._tell(f"a call to wandb failed: {in_words(error)}")
             run.finish(exit_code=self._exit_code)
             self._report.finished = True
         except Exception as error:
-            self._tell(f"wandb cannot be used: {_words(error)}")
+            self._tell(f"wandb cannot be used: {in_words(error)}")
         finally:
             self._opened.set()
             self._ended.set()
@@ -202,22 +184,14 @@ class Tracker:
 
             wandb.teardown()
         except (Exception, SystemExit) as error:
-            self._log.debug("wandb's service did not end well: %s", _words(error))
+            self._log.debug("wandb's service did not end well: %s", in_words(error))
 
     def _open(self) -> Any:
         make_private(self._folder)
         import wandb
 
         common: dict[str, Any] = {
-            "silent": True,
-            "console": "off",
-            "symlink": False,
-            # Metadata would hold the command line, and the run directory has code, versions and git state.
-            "x_disable_meta": True,
-            "x_disable_machine_info": True,
-            "x_save_requirements": False,
-            "save_code": False,
-            "disable_git": True,
+            **quiet_settings(),
             # A killed job loses what was not flushed; wandb waits 15 s by default.
             "x_transaction_log_flush_interval": 1.0,
             # A press on Stop in wandb would raise KeyboardInterrupt in the middle of a training step.
@@ -230,14 +204,13 @@ class Tracker:
         except Exception as error:
             if self._report.mode != "online":
                 raise
-            self._tell(f"wandb's server cannot be used, going on offline: {_words(error)}")
+            self._tell(f"wandb's server cannot be used, going on offline: {in_words(error)}")
             self._report.mode = "offline"
             # wandb's service still tries, and holds the run id.
-            _kill_service()
+            kill_service()
             self._leave()
             run = self._init(wandb.Settings(**common), "offline")
-        run.define_metric("step")
-        run.define_metric("*", step_metric="step")
+        use_own_step(run)
         return run
 
     def _init(self, settings: Any, mode: str) -> Any:
@@ -253,33 +226,6 @@ class Tracker:
         self._log.warning("somebody asked in wandb to stop this run; stop it with: hpcft cancel")
 
     def _set_environment(self) -> None:
-        aside = sorted(name for name in os.environ if name.startswith("WANDB_") and name not in _KEPT)
-        for name in aside:
-            del os.environ[name]
-        for name, place in _FOLDERS.items():
-            os.environ[name] = os.path.normpath(self._folder / place)
-        # Without it "Loaded credentials" is printed before the settings count.
-        os.environ["WANDB_SILENT"] = "true"
-        # wandb's telemetry sends from this process, and keeps its exit up for 10 s when the server hangs.
-        os.environ["WANDB_ERROR_REPORTING"] = "false"
-        # What an artifact asks the server first; a part of the time that finish() has.
-        os.environ["WANDB_HTTP_TIMEOUT"] = str(_HTTP_TIMEOUT_S)
+        aside = set_environment(self._folder, LOGIN | TRIAL)
         if aside:
             self._log.info("set aside for this job, whose own configuration counts: %s", ", ".join(aside))
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _kill_service() -> None:
-    """Kill this process's own wandb service, with the process group that it leads."""
-    import psutil
-
-    for child in psutil.Process().children():
-        try:
-            if child.name().startswith("wandb-core"):
-                os.killpg(child.pid, signal.SIGKILL)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            # It has ended meanwhile.
-            continue

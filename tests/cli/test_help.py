@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save_file
+from support.sweeps import sweep_folder
 
 from hpcft.cli.main import VERBS
 from hpcft.cli.texts import EXIT_CODES
+from hpcft.cluster.trial import find_trial, make_trial
+from hpcft.runs.sweep import SweepFolder
 
 Call = Callable[..., Any]
-NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe"), "dashboard": ("push",)}
+NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe"), "dashboard": ("push",), "tools": ("list", "install")}
 COMMANDS = [(verb, *inner) for verb in VERBS for inner in [(), *((i,) for i in NESTED.get(verb, ()))]]
 
 
@@ -60,38 +63,70 @@ def evaluate(run: Path) -> None:
 
 def dry(line: str) -> list[str]:
     """The words of an example behind `hpcft`, without starting a job: `run` takes what `submit` takes."""
-    line = line.removeprefix("source <(").removesuffix(")").partition(" > ")[0]
-    words = shlex.split(line)
+    line = line.removeprefix("source <(").removesuffix(")").removeprefix("until ").partition("; do")[0]
+    words = shlex.split(line.partition(" > ")[0])
     words = words[words.index("hpcft") + 1 :]
     if words[0] == "run":
         words[0] = "submit"
     words = [word for word in words if word != "--wait"]
-    return (
-        [*words, "--dry-run"]
-        if words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline") and "--dry-run" not in words
-        else words
-    )
+    starts = words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline", "sweep", "drill")
+    if (starts or words[:2] == ["tools", "install"]) and "--dry-run" not in words:
+        words.append("--dry-run")
+    return words
+
+
+def finished_runs(hpcft: Call, project: Path, model: Path) -> None:
+    """Runs that have finished and were scored, as the examples of most verbs name them."""
+    for name in ("first", "first_merge", "second"):
+        assert hpcft("render", "--preset", "quickstart", "--name", name, "--cluster", "local").code == 0
+        (project / "results" / name / "job.log").write_text("words\n")
+    for name in ("first", "second"):
+        finish(project / "results" / name)
+        evaluate(project / "results" / name)
+    finish(project / "results" / "first_merge", model)
+    attempt = project / "results/first/attempts/1"
+    attempt.mkdir(parents=True)
+    (attempt / "rank3.log").write_text("words\n")
+
+
+def job_of_slurm(hpcft: Call, fake_slurm: Any, state: str) -> None:
+    """`first` as a job of Slurm's, and a sweep with a trial."""
+    words = ("--preset", "quickstart", "--model", "quickstart", "--name", "first", "--cluster", "slurm")
+    assert hpcft("submit", *words).code == 0
+    fake_slurm.set_state(fake_slurm.jobs()[-1]["id"], state)
+    folder = sweep_folder(Path("results"), 4).paths.root
+    sweep = SweepFolder(folder.rename(folder.with_name("mysweep")))
+    make_trial(sweep, find_trial(sweep, 3))
+
+
+# Verbs that are for runs that go on, or went wrong: Slurm's state of the run that their examples name.
+STATES = {"cancel": "RUNNING", "requeue": "RUNNING", "resume": "CANCELLED by 0"}
 
 
 # A probe asks a cluster: tests/slurm has one that answers.
 @pytest.mark.parametrize("words", [w for w in COMMANDS if w != ("cluster", "probe")], ids=" ".join)
 def test_u11_every_example_runs(
-    hpcft: Call, project: Path, monkeypatch: pytest.MonkeyPatch, small_quickstart: Path, words: tuple[str, ...]
+    hpcft: Call,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_quickstart: Path,
+    fake_slurm: Any,
+    words: tuple[str, ...],
 ) -> None:
     monkeypatch.setenv("HPCFT_CACHE", str(small_quickstart))
     (project / "pairs.csv").write_text("source,target\na,b\nc,d\n")
     (project / "job.yaml").write_text("model: {name: quickstart}\ndata: {dataset: quickstart}\n")
     (project / "test.csv").write_text("source,target\na,b\nc,d\n")
-    stages = "base: {model: {name: quickstart}, data: {dataset: quickstart}}\nstages: {lora: {variant: lora}}\n"
-    (project / "mine.yaml").write_text(stages)
-    for name in ("first", "first_merge", "second"):
-        assert hpcft("render", "--preset", "quickstart", "--name", name, "--cluster", "local").code == 0
-    finish(project / "results" / "first")
-    finish(project / "results" / "second")
-    for name in ("first", "second"):
-        evaluate(project / "results" / name)
-    finish(project / "results" / "first_merge", next(small_quickstart.glob("quickstart*")))
+    mine = "base: {model: {name: quickstart}, data: {dataset: quickstart}}\nstages: {lora: {variant: lora}}\n"
+    if words == ("sweep",):
+        mine = "command: [hpcft, run, '${args_no_hyphens}']\nmethod: grid\nparameters: {lora.r: {values: [4, 8]}}\n"
+    (project / "mine.yaml").write_text(mine)
     for line in examples(hpcft(*words, "--help").out):
+        shutil.rmtree(project / "results", ignore_errors=True)
+        if words[0] in STATES:
+            job_of_slurm(hpcft, fake_slurm, STATES[words[0]])
+        else:
+            finished_runs(hpcft, project, next(small_quickstart.glob("quickstart*")))
         command = dry(line)
         if command[:2] == ["cluster", "probe"]:
             continue

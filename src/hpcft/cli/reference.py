@@ -19,6 +19,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 VARIABLES = {
     "HPCFT_CLUSTER": "cluster profile, where --cluster does not name one",
     "HPCFT_CACHE": "folder of the models that hpcft makes; ~/.cache/hpcft",
+    "HPCFT_TOOLS": "folder that `hpcft tools install` installs into; ~/.local/share/hpcft/tools",
     "HPCFT_DEBUG": "set: tracebacks of errors, as with --debug",
     "HPCFT_SECTION__KEY": "any key of a job, such as HPCFT_TRAINING__LEARNING_RATE=1e-4",
     "WANDB_RUN_ID": "a W&B agent's run, which the job then is",
@@ -45,7 +46,7 @@ FILES = {
     "results/RUN/checkpoints/": "the best and the last checkpoint",
     "results/RUN/attempts/N/events.jsonl": "one record for every optimizer step of the Nth attempt",
     "results/RUN/provenance.json, results/RUN/code/": "machine, versions, commit; the code itself",
-    "results/RUN/wandb/": "wandb's files, for `wandb sync`",
+    "results/RUN/wandb/": "wandb's files, and what of the run is known to be in wandb (`synced.json`)",
 }
 
 

@@ -31,7 +31,7 @@ _LINE_S = 60.0
 
 @app.command(
     epilog=ending(
-        ["hpcft watch --once", "hpcft watch", "hpcft watch first mysweep"],
+        ["hpcft watch --once", "hpcft watch", "hpcft watch first second"],
         {0: "shown; the runs are over", 2: "no such run, or several", 130: "left with Ctrl-C; the runs go on"},
     )
 )

@@ -120,7 +120,8 @@ def test_u11_every_example_runs(
     (project / "test.csv").write_text("source,target\na,b\nc,d\n")
     mine = "base: {model: {name: quickstart}, data: {dataset: quickstart}}\nstages: {lora: {variant: lora}}\n"
     if words == ("sweep",):
-        mine = "command: [hpcft, run, --preset, quickstart, '${args_no_hyphens}']\nmethod: grid\nparameters: {lora.r: {values: [4, 8]}}\n"
+        mine = "command: [hpcft, run, --preset, quickstart, '${args_no_hyphens}']\nmethod: grid\n"
+        mine += "parameters: {lora.r: {values: [4, 8]}}\n"
     (project / "mine.yaml").write_text(mine)
     for line in examples(hpcft(*words, "--help").out):
         shutil.rmtree(project / "results", ignore_errors=True)

@@ -172,27 +172,35 @@ def test_a_refusal_is_told_in_slurm_s_words(fake_slurm: Any, tmp_path: Path) -> 
 
 
 def test_limits_are_those_of_the_account_and_the_qos_that_the_job_has() -> None:
-    queue = Answer(0, "acme|normal\nacme|short\nother|normal\n", "")
+    ended = "me|COMPLETED|acme|normal\n"
+    queue = Answer(0, f"me|PENDING|acme|normal\nme|RUNNING|acme|short\nyou|RUNNING|acme|short\n{ended}", "")
     associations = Answer(0, "acme|normal|50|\nother|normal|1|\n", "")
     qos = Answer(0, "normal|||\nshort|4||100\n", "")
 
     def read(account: str | None, wanted: str | None) -> Limits:
-        return read_limits(CONFIG, queue, associations, qos, account, wanted)
+        return read_limits(CONFIG, queue, associations, qos, "me", account, wanted)
 
     assert read("acme", None).room == 48
     assert read("acme", "short").room == 3
     assert "MaxSubmitJobsPerUser=4 of the QOS short" in read("acme", "short").reason
-    assert read(None, None).room == 0
+    assert read(None, None).room == 1
+
+
+def test_the_cluster_s_own_limit_counts_everybody_s_jobs_and_those_that_have_just_ended() -> None:
+    config = Answer(0, "MaxArraySize            = 1001\nMaxJobCount             = 10\n", "")
+    queue = Answer(0, "you|RUNNING|acme|normal\n" * 4 + "me|CANCELLED|acme|normal\n" * 3, "")
+    found = read_limits(config, queue, EMPTY, EMPTY, "me", None, None)
+    assert (found.room, found.reason) == (3, "MaxJobCount=10 of the cluster, and 7 are in the queue")
 
 
 def test_a_cluster_that_does_not_say_has_slurm_s_default() -> None:
     silent = Answer(None, "", "no answer")
-    assert read_limits(silent, silent, silent, silent, None, None) == Limits()
+    assert read_limits(silent, silent, silent, silent, "me", None, None) == Limits()
 
 
 def test_a_scheduler_s_own_limit_of_tasks_makes_smaller_arrays() -> None:
     config = Answer(0, CONFIG.out + "SchedulerParameters     = bf_interval=2,max_array_tasks=100\n", "")
-    assert read_limits(config, EMPTY, EMPTY, EMPTY, None, None).array_tasks == 100
+    assert read_limits(config, EMPTY, EMPTY, EMPTY, "me", None, None).array_tasks == 100
 
 
 def test_limits_are_asked_of_the_cluster_that_answers(fake_slurm: Any, tmp_path: Path) -> None:

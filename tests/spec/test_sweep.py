@@ -104,6 +104,12 @@ def test_distributions_are_w_and_b_s(tmp_path: Path) -> None:
     assert all(v["lora.r"].isdecimal() for v in found)
 
 
+def test_the_program_of_a_command_is_the_file_s(tmp_path: Path) -> None:
+    content = {"program": "hpcft", "command": ["${env}", "${program}", "run", "${args_no_hyphens}"]}
+    path = write(tmp_path, content | {"parameters": {"lora.r": {"values": [1]}}})
+    assert read_sweep(path).command == ("${env}", "hpcft", "run", "${args_no_hyphens}")
+
+
 def test_early_terminate_in_both_forms(tmp_path: Path) -> None:
     ranges = {"lora.r": {"values": [1, 2]}}
     for form, first in (({"min_iter": 3}, 3), ({"max_iter": 27, "s": 2, "eta": 3}, 3)):

@@ -116,6 +116,24 @@ def show(folder: SweepFolder, json: bool) -> None:
     if top is not None:
         values = ", ".join(f"{key}={_cell(value)}" for key, value in top["overrides"].items())
         say(printable(f"best: trial {top['run']} with {settings.metric} {top['value']:.6g} ({values})"))
+    _say_of_controller(folder, rows)
+
+
+def _say_of_controller(folder: SweepFolder, rows: list[dict[str, Any]]) -> None:
+    from hpcft.cluster.controller import controller_of
+
+    made = len(rows) >= folder.settings.trials
+    if not folder.settings.controlled or (made and all(row["state"] in (RunState.SUCCESS, PRUNED) for row in rows)):
+        return
+    if (holder := controller_of(folder)) is not None:
+        say(f"its controller runs: {holder}")
+        return
+    try:
+        words = folder.paths.controller_log.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        words = ""
+    last = words.rpartition("\n")[2]
+    say(printable(f"its controller has ended ({last}); hpcft sweep --continue {folder.name} goes on"))
 
 
 def _cell(value: Any) -> str:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hpcft.cluster.probe import parse_config
+from hpcft.cluster.queue import FINAL, parse_state
 from hpcft.cluster.slurm import Answer, call
 from hpcft.spec.job import Job
 
@@ -47,44 +48,54 @@ def limits(job: Job) -> Limits:
     show = ["sacctmgr", "--noheader", "--parsable2", "show"]
     commands = [
         ["scontrol", "show", "config"],
-        ["squeue", "--noheader", "--me", "--array", "--format=%a|%q"],
+        ["squeue", "--noheader", "--all", "--states=all", "--array", "--format=%u|%T|%a|%q"],
         [*show, "associations", f"user={user}", "format=account,defaultqos,maxsubmitjobs,grpsubmitjobs"],
         [*show, "qos", "format=name,maxsubmitjobsperuser,maxsubmitjobsperaccount,grpsubmitjobs"],
     ]
     with ThreadPoolExecutor(len(commands)) as pool:
         config, queue, associations, qos = pool.map(call, commands)
-    return read_limits(config, queue, associations, qos, job.resources.account, job.resources.qos)
+    return read_limits(config, queue, associations, qos, user, job.resources.account, job.resources.qos)
 
 
 def read_limits(
-    config: Answer, queue: Answer, associations: Answer, qos: Answer, account: str | None, wanted: str | None
+    config: Answer,
+    queue: Answer,
+    associations: Answer,
+    qos: Answer,
+    user: str,
+    account: str | None,
+    wanted: str | None,
 ) -> Limits:
     """The limits in the answers to `limits`' four questions.
 
     Args:
+        user: whose jobs count.
         account, wanted: account and QOS that the job names; None: the user's default, so all accounts are looked at.
     """
     known = parse_config(config.out)
     size = _number(known.get("MaxArraySize", "")) or _ARRAY_SIZE
     tasks = re.search(r"max_array_tasks=(\d+)", known.get("SchedulerParameters", ""))
-    waiting = [line.split("|") for line in queue.out.splitlines() if "|" in line]
+    known_jobs = _rows(queue, 4)
+    # (account, QOS) of the user's own that wait or run.
+    own = [row[2:] for row in known_jobs if row[0] == user and parse_state(row[1]) not in FINAL]
     # (most, in the queue already, what it is called)
     found: list[tuple[int, int, str]] = []
     if most := _number(known.get("MaxJobCount", "")):
-        found.append((most, len(waiting), f"MaxJobCount={most}"))
+        # Everybody's, and those that have ended some minutes ago: when it is reached sbatch does not refuse but waits.
+        found.append((most, len(known_jobs), f"MaxJobCount={most} of the cluster"))
     names = set()
-    for own, default, *counts in _rows(associations, 4):
-        if account not in (None, own):
+    for charged, default, *counts in _rows(associations, 4):
+        if account not in (None, charged):
             continue
         names |= {name for name in (wanted or default or "normal",) if name}
-        used = sum(line[0] == own for line in waiting)
+        used = sum(row[0] == charged for row in own)
         for word, count in zip(("MaxSubmitJobs", "GrpSubmitJobs"), counts, strict=True):
             if most := _number(count):
-                found.append((most, used, f"{word}={most} of the account {own}"))
+                found.append((most, used, f"{word}={most} of the account {charged}"))
     for name, *counts in _rows(qos, 4):
         if name not in names:
             continue
-        used = sum(line[1] == name for line in waiting)
+        used = sum(row[1] == name for row in own)
         for word, count in zip(
             ("MaxSubmitJobsPerUser", "MaxSubmitJobsPerAccount", "GrpSubmitJobs"), counts, strict=True
         ):

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,21 @@ def render_agents(
 
 def render_environment(profile: Profile) -> str:
     """The part of a script that makes a job's environment: modules, set-up lines, variables."""
-    values = {"modules": profile.modules, "setup": profile.setup, "env": _environment(profile)}
+    values = {"modules": profile.modules, "setup": profile.setup, "env": profile_environment(profile)}
     return str(_templates().get_template("environment.sh.j2").render(values))
 
 
 def _templates() -> Any:
+    return _templates_of(tuple(assets.folders("slurm_templates")))
+
+
+# Each chunk of a sweep is a script of its own.
+@lru_cache(maxsize=4)
+def _templates_of(folders: tuple[Path, ...]) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(assets.folders("slurm_templates")),
+        loader=FileSystemLoader(folders),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -138,7 +145,8 @@ def _templates() -> Any:
     return environment
 
 
-def _environment(profile: Profile) -> list[tuple[str, str]]:
+def profile_environment(profile: Profile) -> list[tuple[str, str]]:
+    """Variables of a job on a cluster, by name."""
     env = dict(profile.env)
     if not profile.internet:
         # The hub's clients wait for minutes for a network that is not there.
@@ -190,7 +198,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Seq
         "code": str(paths.code),
         "modules": profile.modules,
         "setup": profile.setup,
-        "env": _environment(profile),
+        "env": profile_environment(profile),
         "container": profile.container,
         "srun": profile.srun,
         "python": profile.python or sys.executable,

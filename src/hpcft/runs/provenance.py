@@ -100,7 +100,8 @@ def without_secrets(diff: str) -> str:
 def archive_code(path: Path) -> None:
     """Copy this package into one zip file, which Python imports from: a sweep's trials share it."""
     package = Path(hpcft.__file__).parent
-    with explained(path, "copy the package"), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Not compressed: that took most of the time of a submission.
+    with explained(path, "copy the package"), zipfile.ZipFile(path, "w") as archive:
         for file in sorted(package.rglob("*")):
             parts = file.relative_to(package).parts
             if file.is_file() and not {"__pycache__", "_assets"} & set(parts):

@@ -77,12 +77,14 @@ class _Reader:
         cap = self.number(parts.get("run_cap"), "run_cap")
         command = parts.get("command")
         words = [_text(item) for item in command.value] if isinstance(command, yaml.SequenceNode) else []
+        words = words or _text(command).split()
+        program = _text(parts.get("program"))
         return Sweep(
             _text(parts.get("name")) or name,
             method,
             tuple(parameters),
             metric,
-            tuple(words or _text(command).split()),
+            tuple(program if word == "${program}" else word for word in words),
             self.early_end(parts.get("early_terminate")),
             None if cap is None else int(cap),
             self.shown,

@@ -81,7 +81,7 @@ def make_run(project: Path) -> Callable[..., RunPaths]:
         if steps:
             paths.attempt(1).mkdir(parents=True)
             with EventLog(paths.events(1)) as log:
-                log.append("start", resume_step=0)
+                log.append("start", attempt=1, resume_step=0, world_size=1)
                 for step in range(1, steps + 1):
                     log.append("step", step=step, loss=1.0 / step, seconds=0.5, tokens=100)
         if status is not None:

@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(Path(root))
     if run.paths.done.is_file():
         return 1
+    if _has_saved(run):
+        # It was ended on its way out; the script asks whether it was cancelled.
+        _say("everything had been saved before it was ended; queued again")
+        return 0
     job_id = this_job()
     verdict = failed_start(run, ending_job(job_id, int(code)))
     step = newest_step(run.paths)
@@ -60,6 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
         _note(run, "exclusion", node=node, words=words)
         _say(words)
     return 0 if again and not requeued else 1
+
+
+def _has_saved(run: Run) -> bool:
+    """Whether the last attempt stopped on request, with everything saved, whatever became of its processes then."""
+    status = run.status
+    newest = max(run.paths.attempt_numbers(), default=0)
+    return status is not None and status.state == "stopped" and status.attempt == newest
 
 
 def ending_job(job_id: str, code: int) -> Facts:

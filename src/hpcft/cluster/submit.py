@@ -14,7 +14,7 @@ from pathlib import Path
 from hpcft.cluster.local import start_ranks
 from hpcft.cluster.lookup import look_up
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.render import job_name, render
+from hpcft.cluster.render import job_name, profile_environment, render
 from hpcft.cluster.slurm import accounts, gpus, overriding_variables, partitions, time_limits
 from hpcft.errors import ConfigError, HpcftError, UnavailableError
 from hpcft.runs.paths import RunPaths
@@ -190,7 +190,7 @@ def local_environment(job: Job, profile: Profile) -> dict[str, str]:
     # Measured: more than one is no faster for a small model on a quiet machine, and many times slower beside a
     # busy neighbour. Set it for a large model on the CPU.
     keep.setdefault("OMP_NUM_THREADS", "1")
-    keep |= {"PYTHONUNBUFFERED": "1", **profile.env}
+    keep |= {"PYTHONUNBUFFERED": "1", **dict(profile_environment(profile))}
     if job.world_size > 1:
         keep |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return keep

@@ -47,6 +47,8 @@ FILES = {
     "results/RUN/attempts/N/events.jsonl": "one record for every optimizer step of the Nth attempt",
     "results/RUN/provenance.json, results/RUN/code/": "machine, versions, commit; the code itself",
     "results/RUN/wandb/": "wandb's files, and what of the run is known to be in wandb (`synced.json`)",
+    "results/SWEEP/sweep.json, results/SWEEP/manifest.jsonl": "what a sweep is, and a line for each of its trials",
+    "results/SWEEP/0007/": "the run directory of a trial, from its start on",
 }
 
 

@@ -89,6 +89,18 @@ def test_steps_done_again_after_a_stop_appear_once(tmp_path: Path) -> None:
     assert [(e["step"], e["loss"]) for e in run.events("step")] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
 
 
+def test_an_attempt_that_was_ended_before_it_trained_takes_no_step_away(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    for steps, resumed in (([1, 2, 3], 0), ([], None), ([3, 4], 2)):
+        number = begin_attempt(run.paths)
+        with EventLog(run.paths.events(number)) as log:
+            if resumed is not None:
+                log.append("start", resume_step=resumed)
+            for step in steps:
+                log.append("step", step=step, loss=float(number))
+    assert [(e["step"], e["loss"]) for e in run.events("step")] == [(1, 1), (2, 1), (3, 3), (4, 3)]
+
+
 def test_runs_are_found_by_name_id_job_and_unique_beginning(tmp_path: Path) -> None:
     make(tmp_path, "alpha", "id1aaaaaaa", "101")
     make(tmp_path, "alpine", "id2bbbbbbb", "102")

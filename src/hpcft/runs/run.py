@@ -167,7 +167,8 @@ class Run:
         per_attempt = [(n, read_log(self.paths.events(n)).records) for n in self.paths.attempt_numbers()]
         resumed = {n: int(r.get("resume_step", 0)) for n, rs in per_attempt for r in rs if r["kind"] == "start"}
         for index, (_, records) in enumerate(per_attempt):
-            limit = min((resumed.get(n, 0) for n, _ in per_attempt[index + 1 :]), default=None)
+            # One that was ended before it began to train has done no step again.
+            limit = min((resumed[n] for n, _ in per_attempt[index + 1 :] if n in resumed), default=None)
             for record in records:
                 kept = limit is None or "step" not in record or int(record["step"]) <= limit
                 if kept and (kind is None or record["kind"] == kind):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,12 @@ def test_several_nodes_on_the_local_cluster_are_refused(run: RunPaths) -> None:
     job = build([pairs_layer(["resources.nodes=2"], "--set")]).job
     with Journal(run) as journal, pytest.raises(ConfigError, match="this machine is one"):
         submit_local(job, Profile.model_validate({"name": "local", "scheduler": "local"}), run, journal)
+
+
+def test_submitting_leaves_the_handlers_of_other_loggers_open() -> None:
+    """submitit configures logging at its import, which would close absl's handler, and standard error with it."""
+    code = "import absl.logging, sys, hpcft.cluster.executor; print('still open', file=sys.stderr)"
+    code = f"import io, sys; sys.stderr = io.TextIOWrapper(io.FileIO(2, 'w', closefd=False))\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "still open" in done.stderr

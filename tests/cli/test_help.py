@@ -123,12 +123,12 @@ def test_u11_every_example_runs(
         mine = "command: [hpcft, run, --preset, quickstart, '${args_no_hyphens}']\nmethod: grid\n"
         mine += "parameters: {lora.r: {values: [4, 8]}}\n"
     (project / "mine.yaml").write_text(mine)
+    if words[0] not in STATES:
+        finished_runs(hpcft, project, next(small_quickstart.glob("quickstart*")))
     for line in examples(hpcft(*words, "--help").out):
-        shutil.rmtree(project / "results", ignore_errors=True)
         if words[0] in STATES:
+            shutil.rmtree(project / "results", ignore_errors=True)
             job_of_slurm(hpcft, fake_slurm, STATES[words[0]])
-        else:
-            finished_runs(hpcft, project, next(small_quickstart.glob("quickstart*")))
         command = dry(line)
         if command[:2] == ["cluster", "probe"]:
             continue

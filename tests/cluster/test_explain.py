@@ -323,6 +323,19 @@ class TestWhatSlurmSays:
         assert verdict.cause is Cause.WAITING
         assert "other jobs go before it" in verdict.summary
 
+    def test_a_job_that_it_has_forgotten_before_it_started(
+        self, tmp_path: Path, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        case = FailedRun(tmp_path / "lost", job_id="4711")
+        assert verdict_of(case.run).cause is Cause.WAITING, "so new a job may not be listed yet"
+        monkeypatch.setattr("hpcft.cluster.state._NEW_S", -1.0)
+        verdict = verdict_of(case.run)
+        assert verdict.cause is Cause.NEVER_STARTED
+        assert "job 4711" in verdict.summary
+        assert verdict.mends[0].command.startswith("hpcft resume")
+        fake_slurm.fault(controller="down", accounting="down")
+        assert verdict_of(case.run).cause is Cause.UNKNOWN
+
     def test_a_controller_that_does_not_answer_is_said_and_not_guessed(self, tmp_path: Path, fake_slurm: Any) -> None:
         case = _slurm_run(tmp_path, fake_slurm, "FAILED", "1:0")
         fake_slurm.fault(controller="down", accounting="down")

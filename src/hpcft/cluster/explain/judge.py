@@ -122,10 +122,23 @@ def _running(run: Run, standing: Standing, facts: Facts) -> Verdict | None:
 
 
 def _never_started(run: Run, facts: Facts, depth: int) -> Verdict | None:
-    """A job that Slurm cancelled since the one that it waited for had failed."""
-    if facts.queue.state is not JobState.CANCELLED or run.paths.batch_log.exists() or run.paths.attempt_numbers():
+    """A job that Slurm cancelled since the one that it waited for had failed, or that Slurm has forgotten."""
+    if run.paths.batch_log.exists() or run.paths.attempt_numbers():
         return None
-    return _dependency(run, facts, depth) if _failed_parent(run, depth) else None
+    if facts.queue.state is JobState.CANCELLED and _failed_parent(run, depth):
+        return _dependency(run, facts, depth)
+    return _forgotten(run, facts)
+
+
+def _forgotten(run: Run, facts: Facts) -> Verdict | None:
+    """A controller that dies may forget what it has just accepted."""
+    queue = facts.queue
+    known = queue.state is not JobState.UNKNOWN or facts.silent or not queue.answered
+    if known or not re.fullmatch(r"\d+(?:_\d+)?", queue.job_id) or read_record(run.paths.root).cancelled:
+        return None
+    said = Line("squeue and sacct", None, f"nothing of job {queue.job_id}", Kind.FACTS)
+    case = Case(run, facts, Start(None, (), (), ()), said)
+    return _made(Cause.NEVER_STARTED, f"job {queue.job_id} was accepted and then forgotten, or removed", case, None)
 
 
 def _dependency(run: Run, facts: Facts, depth: int) -> Verdict:

@@ -346,6 +346,7 @@ _MENDS: dict[Cause, Callable[[Case], list[Mend]]] = {
     Cause.PREEMPTED: _preempted,
     Cause.NO_STEP: _no_step,
     Cause.NODE_FAILURE: _go_on("goes on from its newest checkpoint, on other nodes"),
+    Cause.NEVER_STARTED: _go_on("submits it again; of two jobs of a run only one runs, should the first come back"),
     Cause.PORT_IN_USE: _go_on("each job has another port"),
     Cause.DISK_FULL: _disk,
     Cause.NO_ACCESS: _go_on("after giving the job a folder that every node can write"),

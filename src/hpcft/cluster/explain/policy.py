@@ -51,6 +51,7 @@ POLICIES: dict[Cause, Policy] = {
     Cause.SECOND_ATTEMPT: Policy(0, "the other one goes on"),
     Cause.CANCELLED: Policy(0, "what was cancelled stays cancelled"),
     Cause.STOPPED: Policy(0, "it waits for hpcft resume"),
+    Cause.NEVER_STARTED: Policy(0, "it waits for hpcft resume"),
     Cause.UNKNOWN: Policy(0, "what is not understood is not repeated"),
 }
 

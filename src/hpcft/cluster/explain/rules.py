@@ -75,6 +75,9 @@ RULES: tuple[Rule, ...] = (
     _rule(Cause.HOST_OOM, 1, r"DefaultCPUAllocator: (?:can't allocate|not enough) memory"),
     _rule(Cause.HOST_OOM, 1, r"DataLoader worker .*killed by signal: (?:Killed|Bus error)|out of shared memory"),
     _rule(Cause.HOST_OOM, 1, r"insufficient shared memory"),
+    # The loader says the same on a file system without leave to execute; there the worker's first compiled package
+    # would have failed already.
+    _rule(Cause.HOST_OOM, 1, r"^(?!.*pydantic_core).*failed to map segment from shared object$"),
     # Of our own worker.
     _rule(Cause.NO_STEP, 1, r"no step was gained"),
     _rule(Cause.NAN_LOSS, 1, r"(?i)\b(?:loss|grad\w*|weights?|tensor)\b.{0,80}(?:\bnan\b|\binf(?:inite|inity)?\b)"),

@@ -31,6 +31,7 @@ class Cause(enum.StrEnum):
     NAN_LOSS = "nan_loss"
     SECOND_ATTEMPT = "second_attempt"
     DEPENDENCY = "dependency_never_satisfied"
+    NEVER_STARTED = "never_started"
     CANCELLED = "cancelled"
     STOPPED = "stopped"
     HANG = "hang"
@@ -65,6 +66,7 @@ TITLES = {
     Cause.NAN_LOSS: "the loss became NaN or infinite",
     Cause.SECOND_ATTEMPT: "another attempt of the same run is alive or newer",
     Cause.DEPENDENCY: "it waits for a job that failed",
+    Cause.NEVER_STARTED: "it never started, and Slurm has no such job any more",
     Cause.CANCELLED: "cancelled",
     Cause.STOPPED: "stopped with everything saved, and not queued again",
     Cause.HANG: "it runs and says nothing any more",

@@ -335,3 +335,15 @@ def test_totals_add_up_batches_of_any_shape() -> None:
     tokens = sum(b * n for b, n in shapes)
     squares = sum(b * n * n for b, n in shapes)
     assert flops.total(tokens, squares) == sum(flops.of(b, n) for b, n in shapes)
+
+
+def test_the_twin_is_whole_while_zero_3_divides_models(tmp_path: Path) -> None:
+    """One rank counts alone; a model that is divided asks all of them, and waits for ever."""
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    shape = AutoConfig.from_pretrained(build("llama", tmp_path / "model"))
+    zero = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    assert is_deepspeed_zero3_enabled()
+    assert all(p.numel() and not hasattr(p, "ds_id") for p in flops.twin(shape).parameters())
+    assert is_deepspeed_zero3_enabled()
+    assert zero.is_zero3()

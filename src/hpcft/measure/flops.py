@@ -13,7 +13,8 @@ implementation computes it; element-wise work, to which rotary positions and nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -228,8 +229,21 @@ def twin(config: PretrainedConfig, num_labels: int | None = None, attention: str
         if not _reads_only(config):
             # Without one, a decoder's head does not look for the last token that is no padding, among no numbers.
             plain.pad_token_id = None
-    with torch.device("meta"):
+    with torch.device("meta"), _undivided():
         return loader.from_config(plain, attn_implementation=attention)
+
+
+@contextmanager
+def _undivided() -> Iterator[None]:
+    """Make a model that ZeRO 3 does not divide: that would ask all ranks, and only one of them counts."""
+    from transformers.integrations import deepspeed as integration
+
+    reference = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = reference
 
 
 def _reads_only(config: PretrainedConfig) -> bool:

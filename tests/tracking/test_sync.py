@@ -250,7 +250,7 @@ def test_u6_real_jobs_arrive_as_recorded_and_a_benchmark_is_an_inference_run_wit
 ) -> None:
     tracking = {"project": "study", "entity": "lab", "log_every": 1}
     trained = worker.finished("synced-lora", "lora", tracking=tracking)
-    bench = {"queries": 1, "warmup": 0, "repeats": 1, "prompt_tokens": 8}
+    bench = {"queries": 2, "warmup": 0, "repeats": 2, "prompt_tokens": 8}
     measured = worker.stage("bench", trained, "synced-bench", tracking=tracking, bench=bench)
     assert site.synced(str(trained.paths.root), str(measured.paths.root))
     for run in (trained, measured):

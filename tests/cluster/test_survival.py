@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from hpcft.cluster.probe import parse_config
-from hpcft.cluster.survival import Finding, Settings, findings, parse_partitions, parse_qos, read_settings
+from hpcft.cluster.slurm import parse_partition_values
+from hpcft.cluster.survival import Meaning, Settings, findings, parse_qos, read_settings
 from hpcft.errors import ConfigError, UnavailableError
 
 SAMPLES = Path(__file__).parents[1] / "data/slurm"
 CONFIG = parse_config((SAMPLES / "scontrol_show_config.txt").read_text())
-PARTITIONS = parse_partitions((SAMPLES / "scontrol_show_partition.txt").read_text())
+PARTITIONS = parse_partition_values((SAMPLES / "scontrol_show_partition.txt").read_text())
 
 
 def found(
@@ -24,8 +25,8 @@ def found(
     qos: dict[str, str] | None = None,
     needed_s: float | None = 1.0,
     signal_s: int = 120,
-) -> dict[str, Finding]:
-    """Findings by setting, from the recorded settings with some of them changed."""
+) -> dict[str, Meaning]:
+    """Meanings by setting, from the recorded settings with some of them changed."""
     settings = Settings(CONFIG | (config or {}), PARTITIONS[name] | (partition or {}), qos or {}, ("debug", "gpu"))
     return {finding.setting: finding for finding in findings(settings, needed_s, signal_s)}
 

@@ -18,7 +18,7 @@ from hpcft.errors import UsageError
 
 if TYPE_CHECKING:
     from hpcft.cli.twins import Check
-    from hpcft.cluster.survival import Finding
+    from hpcft.cluster.survival import Meaning
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -98,7 +98,7 @@ def drill(
         raise typer.Exit(1)
 
 
-def _show(checks: list[Check], found: list[Finding]) -> None:
+def _show(checks: list[Check], found: list[Meaning]) -> None:
     marks = {True: "ok", False: "NO", None: "not tried"}
     if checks:
         grid(["tried", "", ""], [[check.name, marks[check.ok], check.words] for check in checks])

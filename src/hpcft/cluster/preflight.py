@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hpcft.cluster.findings import Finding, green, grey, red, yellow
-from hpcft.cluster.slurm import Answer, call, parse_gpus
+from hpcft.cluster.slurm import Answer, call, parse_gpus, parse_partition_values
 from hpcft.spec.job import Job, ResourcesSection
 from hpcft.spec.types import parse_time
 
@@ -62,12 +62,7 @@ def read_partitions(text: str, nodes: str) -> list[Partition]:
         if len(parts) == 4 and (cpus := re.match(r"\d+", parts[2])) and (memory := re.match(r"\d+", parts[3])):
             node = Node(parse_gpus(parts[1]), int(cpus[0]), int(memory[0]) / 1024)
             kinds.setdefault(parts[0].rstrip("*"), []).append(node)
-    found = []
-    for line in text.splitlines():
-        values = dict(pair.partition("=")[::2] for pair in line.split())
-        if name := values.get("PartitionName"):
-            found.append(Partition(values, kinds.get(name, [])))
-    return found
+    return [Partition(values, kinds.get(name, [])) for name, values in parse_partition_values(text).items()]
 
 
 @cache

@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 
-from hpcft.cluster.slurm import Answer, accounts, call, parse_gpus
+from hpcft.cluster.slurm import Answer, accounts, call, parse_gpus, parse_partition_values
 from hpcft.errors import UnavailableError
 from hpcft.spec.types import parse_time
 
@@ -98,11 +98,7 @@ def parse_partitions(text: str, nodes: str) -> list[Partition]:
             node = (parse_gpus(parts[1]), _whole(parts[2]), _whole(parts[3]))
             kinds.setdefault(parts[0].rstrip("*"), []).append(node)
     found = []
-    for line in text.splitlines():
-        values = dict(pair.partition("=")[::2] for pair in line.split())
-        name = values.get("PartitionName")
-        if not name:
-            continue
+    for name, values in parse_partition_values(text).items():
         own = kinds.get(name, [])
         # Of nodes of several kinds, the numbers that every one of them has; of GPUs, those of a kind that has some.
         gpus: dict[str, int] = {}

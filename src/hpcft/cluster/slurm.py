@@ -121,6 +121,16 @@ def parse_partitions(text: str) -> list[Partition]:
     return sorted(found, key=lambda p: not p.is_default)
 
 
+def parse_partition_values(text: str) -> dict[str, dict[str, str]]:
+    """Lines of `scontrol show partition --oneliner`: the values of each partition, by its name.
+
+    >>> parse_partition_values("PartitionName=low Default=NO GraceTime=30 PreemptMode=REQUEUE\\n")["low"]["GraceTime"]
+    '30'
+    """
+    found = [dict(word.partition("=")[::2] for word in line.split()) for line in text.splitlines()]
+    return {values["PartitionName"]: values for values in found if values.get("PartitionName")}
+
+
 def _ask_partitions() -> list[Partition]:
     answer = call(["sinfo", "--noheader", "--format=%P|%l|%G"], timeout_s=10)
     return parse_partitions(answer.out) if answer.ok else []

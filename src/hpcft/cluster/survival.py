@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hpcft.cluster.probe import parse_config
-from hpcft.cluster.slurm import call
+from hpcft.cluster.slurm import call, parse_partition_values
 from hpcft.errors import ConfigError, UnavailableError
 
 # Slurm's own, where the configuration does not say: seconds before a requeued job may start again.
@@ -23,7 +23,7 @@ _BY_QOS = "preempt/qos"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Meaning:
     """What one setting means for a job.
 
     Attributes:
@@ -69,7 +69,7 @@ def read_settings(partition: str | None, qos: str | None = None) -> Settings:
     shown = call(["scontrol", "show", "partition", "--oneliner"])
     if not config.ok or not shown.ok:
         raise UnavailableError(f"Slurm does not say how it is set up: {(config.err or shown.err).strip()}")
-    partitions = parse_partitions(shown.out)
+    partitions = parse_partition_values(shown.out)
     default = next((name for name, values in partitions.items() if values.get("Default") == "YES"), None)
     chosen = (partition or default or "").split(",")[0]
     if chosen not in partitions:
@@ -85,16 +85,6 @@ def read_settings(partition: str | None, qos: str | None = None) -> Settings:
         command = ["sacctmgr", "--noheader", "--parsable2", "show", "qos", "format=name,preemptmode,gracetime"]
         of_qos = parse_qos(call(command).out).get(qos or "normal", {})
     return Settings(values, partitions[chosen], of_qos, tuple(safer))
-
-
-def parse_partitions(text: str) -> dict[str, dict[str, str]]:
-    """Lines of `scontrol show partition --oneliner`, by the partition's name.
-
-    >>> parse_partitions("PartitionName=low Default=NO GraceTime=30 PreemptMode=REQUEUE\\n")["low"]["GraceTime"]
-    '30'
-    """
-    found = [dict(word.partition("=")[::2] for word in line.split()) for line in text.splitlines()]
-    return {values["PartitionName"]: values for values in found if "PartitionName" in values}
 
 
 def parse_qos(text: str) -> dict[str, dict[str, str]]:
@@ -120,7 +110,7 @@ def seconds(value: str) -> int:
     return int(number[0]) * (60 if "min" in value else 1) if number else 0
 
 
-def findings(settings: Settings, needed_s: float | None, signal_s: int) -> list[Finding]:
+def findings(settings: Settings, needed_s: float | None, signal_s: int) -> list[Meaning]:
     """What the settings mean for a job.
 
     Args:
@@ -130,12 +120,12 @@ def findings(settings: Settings, needed_s: float | None, signal_s: int) -> list[
     return [*_requeue(settings), *_preemption(settings, needed_s), *_time_limit(settings, needed_s, signal_s)]
 
 
-def _requeue(settings: Settings) -> list[Finding]:
+def _requeue(settings: Settings) -> list[Meaning]:
     value = settings.config.get("JobRequeue", "1")
     if value != "0":
-        found = Finding("JobRequeue", value, "good", "jobs may be queued again")
+        found = Meaning("JobRequeue", value, "good", "jobs may be queued again")
     else:
-        found = Finding(
+        found = Meaning(
             "JobRequeue",
             value,
             "mind",
@@ -145,7 +135,7 @@ def _requeue(settings: Settings) -> list[Finding]:
     expire = re.search(r"cred_expire=(\d+)", settings.config.get("AuthInfo", ""))
     wait = int(expire[1]) if expire else _HOLD_OFF_S
     text = f"a job that is queued again starts {wait} s later at the earliest"
-    return [found, Finding("AuthInfo", f"cred_expire={wait}" if expire else "(default)", "good", text)]
+    return [found, Meaning("AuthInfo", f"cred_expire={wait}" if expire else "(default)", "good", text)]
 
 
 def _base(mode: str) -> str:
@@ -159,23 +149,23 @@ def _base(mode: str) -> str:
     return known[0] if known else "SUSPEND" if "GANG" in words else mode
 
 
-def _preemption(settings: Settings, needed_s: float | None) -> list[Finding]:
+def _preemption(settings: Settings, needed_s: float | None) -> list[Meaning]:
     config = settings.config
     kind = config.get("PreemptType", "(null)")
     if kind in ("(null)", "preempt/none"):
-        return [Finding("PreemptType", kind, "good", "no job is preempted on this cluster")]
+        return [Meaning("PreemptType", kind, "good", "no job is preempted on this cluster")]
     by_qos = kind == _BY_QOS
     rank = "QOS" if by_qos else "partition's PriorityTier"
-    by = Finding("PreemptType", kind, "good", f"jobs are preempted by those of a higher {rank}")
+    by = Meaning("PreemptType", kind, "good", f"jobs are preempted by those of a higher {rank}")
     decides = settings.qos if by_qos else settings.partition
     name = f"QOS {decides.get('Name', 'normal')}" if by_qos else settings.partition["PartitionName"]
     mode = decides.get("PreemptMode", "CLUSTER")
     mode = _base(config.get("PreemptMode", "OFF") if mode in ("CLUSTER", "") else mode)
     if mode == "OFF":
-        return [by, Finding(f"PreemptMode of {name}", mode, "good", "jobs of it are not preempted")]
+        return [by, Meaning(f"PreemptMode of {name}", mode, "good", "jobs of it are not preempted")]
     if mode == "SUSPEND":
         words = "a preempted job stops where it is, and goes on by itself"
-        return [by, Finding(f"PreemptMode of {name}", mode, "good", words)]
+        return [by, Meaning(f"PreemptMode of {name}", mode, "good", words)]
     grace, kill_wait = seconds(decides.get("GraceTime", "0")), seconds(config.get("KillWait", "30 sec"))
     time_s, source = (grace, f"GraceTime of {name}") if grace else (kill_wait, "KillWait")
     enough = needed_s is None or time_s >= needed_s
@@ -183,7 +173,7 @@ def _preemption(settings: Settings, needed_s: float | None) -> list[Finding]:
         by,
         _mode(name, mode, settings, enough=time_s >= (needed_s or 0) + _LEAVE_S),
         _signal(config, grace),
-        Finding(
+        Meaning(
             source,
             f"{time_s} s",
             "good" if enough else "mind",
@@ -199,27 +189,27 @@ def _compared(needed_s: float | None) -> str:
     return "" if needed_s is None else f"; a step and a save of the drill's small model took {needed_s:.1f} s"
 
 
-def _mode(name: str, mode: str, settings: Settings, *, enough: bool) -> Finding:
+def _mode(name: str, mode: str, settings: Settings, *, enough: bool) -> Meaning:
     setting = f"PreemptMode of {name}"
     if mode == "CANCEL":
         words = "Slurm does not queue a preempted job again; it does so itself, if it has saved and left in time"
         kind = "qos" if name.startswith("QOS ") else "partition"
         named = f" (here: {', '.join(settings.safer)})" if settings.safer and kind == "partition" else ""
         change = f"profile: resources.{kind}, one whose PreemptMode is REQUEUE or OFF{named}"
-        return Finding(setting, mode, "mind" if enough else "bad", words, change)
-    return Finding(setting, mode, "good", "Slurm queues a preempted job again")
+        return Meaning(setting, mode, "mind" if enough else "bad", words, change)
+    return Meaning(setting, mode, "good", "Slurm queues a preempted job again")
 
 
-def _signal(config: Mapping[str, str], grace: int) -> Finding:
+def _signal(config: Mapping[str, str], grace: int) -> Meaning:
     for name, flag in (("SlurmctldParameters", "preempt_send_user_signal"), ("PreemptParameters", "send_user_signal")):
         if flag in config.get(name, "").split(","):
             words = "a preempted job gets the signal that it asked for (--signal=USR2), and saves"
-            return Finding(name, flag, "good", words)
+            return Meaning(name, flag, "good", words)
     old = config.get("SLURM_VERSION", "") < "24"
     name, flag = (
         ("SlurmctldParameters", "preempt_send_user_signal") if old else ("PreemptParameters", "send_user_signal")
     )
-    return Finding(
+    return Meaning(
         name,
         f"without {flag}",
         "mind",
@@ -229,19 +219,19 @@ def _signal(config: Mapping[str, str], grace: int) -> Finding:
     )
 
 
-def _exempt(config: Mapping[str, str]) -> list[Finding]:
+def _exempt(config: Mapping[str, str]) -> list[Meaning]:
     time_s = seconds(config.get("PreemptExemptTime", "0"))
-    return [Finding("PreemptExemptTime", f"{time_s} s", "good", "so long a job is left alone")] if time_s else []
+    return [Meaning("PreemptExemptTime", f"{time_s} s", "good", "so long a job is left alone")] if time_s else []
 
 
-def _time_limit(settings: Settings, needed_s: float | None, signal_s: int) -> list[Finding]:
+def _time_limit(settings: Settings, needed_s: float | None, signal_s: int) -> list[Meaning]:
     name = settings.partition["PartitionName"]
     own = settings.partition.get("OverTimeLimit", "NONE")
     over = seconds(settings.config.get("OverTimeLimit", "0") if own == "NONE" else own + " min")
     enough = needed_s is None or signal_s >= needed_s
     found = [
-        Finding(f"MaxTime of {name}", settings.partition.get("MaxTime", "UNLIMITED"), "good", "the longest attempt"),
-        Finding(
+        Meaning(f"MaxTime of {name}", settings.partition.get("MaxTime", "UNLIMITED"), "good", "the longest attempt"),
+        Meaning(
             "resources.signal_seconds",
             f"{signal_s} s",
             "good" if enough else "bad",
@@ -250,5 +240,5 @@ def _time_limit(settings: Settings, needed_s: float | None, signal_s: int) -> li
         ),
     ]
     if over:
-        found.append(Finding("OverTimeLimit", f"{over} s", "good", "so long may a job run on beyond its time limit"))
+        found.append(Meaning("OverTimeLimit", f"{over} s", "good", "so long may a job run on beyond its time limit"))
     return found

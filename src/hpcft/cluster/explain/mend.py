@@ -13,7 +13,7 @@ from typing import Any
 from hpcft.cluster.explain.evidence import Line, Start
 from hpcft.cluster.explain.scheduler import Facts
 from hpcft.cluster.explain.verdict import Cause, Mend
-from hpcft.cluster.slurm import call
+from hpcft.cluster.slurm import call, parse_partition_values
 from hpcft.errors import DataError, NotAllowedError
 from hpcft.runs.events import read_log
 from hpcft.runs.run import Run, label
@@ -238,11 +238,10 @@ def calmer_partition(now: str | None) -> str | None:
     Args:
         now: the job's own; None for the default one.
     """
-    answer = call(["scontrol", "--oneliner", "show", "partition"], timeout_s=10)
+    answer = call(["scontrol", "show", "partition", "--oneliner"], timeout_s=10)
     found = []
-    for line in answer.out.splitlines() if answer.ok else ():
-        shown = dict(re.findall(r"(\w+)=(\S+)", line))
-        name, default = shown.get("PartitionName", ""), shown.get("Default") == "YES"
+    for name, shown in parse_partition_values(answer.out if answer.ok else "").items():
+        default = shown.get("Default") == "YES"
         own = name == now or (now is None and default)
         if not own and shown.get("State") == "UP" and shown.get("PreemptMode") == "OFF":
             found.append((not default, name))

@@ -31,11 +31,6 @@ class Model:
     name: str
     metadata: dict[str, Any]
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all its files."""
-        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
-
 
 @dataclass(frozen=True)
 class Projection:

@@ -6,7 +6,6 @@ while nothing changes, when there are many jobs, or when it does not answer. Wha
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from hpcft.cluster.queue import FINAL, SACCT, SQUEUE, Jobs, JobState, QueueInfo
 from hpcft.cluster.slurm import Answer, call
 from hpcft.errors import HpcftError
 from hpcft.runs.files import make_private, write_atomic
+from hpcft.runs.submission import try_lock
 
 # Seconds of pause that a call costs.
 _CALL_S = 10.0
@@ -266,24 +266,18 @@ class Poll:
             return
         try:
             end = time.monotonic() + _WAIT_S
-            mine = _try_lock(handle)
+            mine = _may_ask(handle)
             while not mine and not self._known.asked and time.monotonic() < end:
                 time.sleep(0.05)
-                mine = _try_lock(handle)
+                mine = _may_ask(handle)
             yield mine
         finally:
             os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system without locks: the times in the file still hold processes back.
-        return True
-    return True
+def _may_ask(handle: int) -> bool:
+    # On a file system without locks the times in the file still hold processes back.
+    return try_lock(handle) is not False
 
 
 def _text(told: dict[str, tuple[float, str]]) -> str:

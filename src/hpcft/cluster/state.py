@@ -102,7 +102,9 @@ def _ended(record: Record, info: QueueInfo, now: float) -> Standing:
         return Standing(RunState.FAILURE, _reason(heartbeat.message), record, info)
     if info.state is JobState.CANCELLED or record.cancelled:
         return Standing(RunState.CANCELLED, _cancelled(record, info), record, info)
-    if heartbeat is not None and heartbeat.state == "stopped":
+    # Unless it was queued again after that word, and started, and died before it could say anything.
+    started_since = heartbeat is not None and info.start is not None and info.start > heartbeat.time
+    if heartbeat is not None and heartbeat.state == "stopped" and not started_since:
         return Standing(RunState.STOPPED, heartbeat.message or "stopped with everything saved", record, info)
     if not _is_certain(record, info, now):
         words = f"the job has ended ({info.state}); its last words are awaited"
@@ -152,7 +154,8 @@ def _untold(record: Record, queue: QueueInfo | None, info: QueueInfo | None, now
 def _has_left(record: Record, queue: QueueInfo) -> bool:
     """Whether the answer says that the job is not in the queue: squeue has every job that waits or runs, and a number
     is given to another job only when the first one is forgotten."""
-    if queue.state is JobState.UNKNOWN:
+    # With a name it is there, in a state whose word is new to us.
+    if queue.state is JobState.UNKNOWN and not queue.name:
         return True
     submission = record.submission
     given_anew = queue.submit is not None and submission is not None and queue.submit > submission.time + _CLOCKS_S

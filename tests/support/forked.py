@@ -1,4 +1,8 @@
-"""The worker in processes that are forked from the test: they need not import again, and a test can reach into them."""
+"""The worker in processes that need not import again, and that a test can reach into.
+
+They are forked from a server that has imported everything and done nothing: one forked from the test's own process
+would have what other tests did there, and torch refuses to differentiate in a fork of a process that has done so.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import cache
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from hpcft.runs.run import Run
 
 
-def warm_up() -> None:
-    """Import once what every fork then has."""
-    import torch
-    import transformers.trainer  # noqa: F401
-
-    import hpcft.train.run  # noqa: F401
-
-    torch.set_num_threads(1)
+@cache
+def _server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    ours = ["hpcft.worker", "hpcft.train.run", "hpcft.train.finish", "hpcft.measure.flops", "hpcft.viz.training"]
+    context.set_forkserver_preload(["torch", "torch._refs", "transformers.trainer", "matplotlib.pyplot", *ours])
+    return context
 
 
 def start(run: Run, ranks: int = 1, before: Callable[[int], None] | None = None) -> list[Any]:
@@ -29,15 +36,22 @@ def start(run: Run, ranks: int = 1, before: Callable[[int], None] | None = None)
     Args:
         before: called in each rank with its number, before the worker: to change what it will meet.
     """
-    warm_up()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_rank, args=(run, rank, ranks, port, before)) for rank in range(ranks)]
+    if before is not None:
+        _send_by_value(before)
+    rest = (run.paths.root, ranks, port, dict(os.environ), cloudpickle.dumps(before))
+    processes = [_server().Process(target=_rank, args=(rank, *rest)) for rank in range(ranks)]
     for process in processes:
         process.start()
     return processes
+
+
+def _send_by_value(function: Callable[..., None]) -> None:
+    """Send what a function of a test calls along with it: the server cannot import a test's module."""
+    if function.__module__ != __name__ and function.__module__ in sys.modules:
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
 
 
 def work(run: Run, ranks: int = 1, before: Callable[[int], None] | None = None, timeout_s: float = 240) -> int:
@@ -58,7 +72,11 @@ def work(run: Run, ranks: int = 1, before: Callable[[int], None] | None = None, 
     return max(codes)
 
 
-def _rank(run: Run, rank: int, ranks: int, port: int, before: Callable[[int], None] | None) -> None:
+def _rank(rank: int, root: Path, ranks: int, port: int, environment: dict[str, str], act: bytes) -> None:
+    # The server's own is as old as the server.
+    os.environ.clear()
+    os.environ |= environment
+    run = Run(root)
     log = os.open(run.paths.batch_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -66,10 +84,14 @@ def _rank(run: Run, rank: int, ranks: int, port: int, before: Callable[[int], No
     if ranks > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if before is not None:
-        before(rank)
+    import torch
+
     from hpcft.worker import main
 
+    torch.set_num_threads(1)
+    before: Callable[[int], None] | None = cloudpickle.loads(act)
+    if before is not None:
+        before(rank)
     code = main([str(run.paths.root)])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -78,6 +100,7 @@ def _rank(run: Run, rank: int, ranks: int, port: int, before: Callable[[int], No
 
 def at_micro_batch(number: int, act: Callable[[], None]) -> Callable[[int], None]:
     """Do something when a rank begins its n-th micro-batch."""
+    _send_by_value(act)
 
     def before(_: int) -> None:
         from hpcft.train.trainer import FineTuner

@@ -174,7 +174,7 @@ def test_a_refusal_of_slurm_leaves_nothing_behind(hpcft: Call, mine: Path, fake_
     answer = hpcft("sweep", "rank", "--cluster", "slurm", "--partition", "nope")
     assert answer.code == 78
     assert "partition" in answer.err
-    assert not list((mine / "results").iterdir())
+    assert not list((mine / "results").glob("*"))
 
 
 # What is submitted, and what is left

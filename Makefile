@@ -7,6 +7,9 @@ export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
+# Several at a time, each with its own folders; more than four would not fit into a small machine's memory.
+PYTEST := $(TEST_ENV) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: "{printf \"%-12s %s\\n\", \$$1, \$$2}"
 
@@ -27,11 +30,11 @@ check: sync ## formatting, lint, types, layers, shell
 
 test: check ## install what the tests need, and run them
 	sh tests/slurm/install.sh
-	$(TEST_ENV) $(BIN)/pytest
+	$(PYTEST)
 
 test-all: check ## the tests, the slow drills and matrices too
 	sh tests/slurm/install.sh
-	$(TEST_ENV) $(BIN)/pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 lock: ## resolve again, newest versions within the bounds
 	rm -f .venv/.synced uv.lock

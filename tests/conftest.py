@@ -10,6 +10,17 @@ import pytest
 pytest_plugins = ["fakes.fixtures", "support.runs", "support.slurm"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes share the tests file by file, so that a file's jobs are made once. Those that need the cluster
+    stay in one process, and begin: together they take the longest, much of it waiting."""
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    for item in items:
+        on_slurm = "slurm_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("slurm" if on_slurm else "/".join(item.path.parts[-2:])))
+    items.sort(key=lambda item: "slurm_cluster" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own settings must not decide a test."""

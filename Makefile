@@ -7,8 +7,9 @@ export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-# Several at a time, each with its own folders; more than four would not fit into a small machine's memory.
-PYTEST := $(TEST_ENV) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# File by file, since a file's jobs are made once. Each process starts a cluster of its own.
+PYTEST := $(TEST_ENV) $(BIN)/pytest
+SHARED_OUT := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: "{printf \"%-12s %s\\n\", \$$1, \$$2}"
@@ -30,11 +31,10 @@ check: sync ## formatting, lint, types, layers, shell
 
 test: check ## install what the tests need, and run them
 	sh tests/slurm/install.sh
-	$(PYTEST)
+	$(PYTEST) $(SHARED_OUT)
 
-test-all: check ## the tests, the slow drills and matrices too
-	sh tests/slurm/install.sh
-	$(PYTEST) -m 'slow or not slow'
+test-all: test ## the tests, then the slow drills and matrices, one at a time
+	$(PYTEST) -m slow
 
 lock: ## resolve again, newest versions within the bounds
 	rm -f .venv/.synced uv.lock
@@ -48,11 +48,11 @@ mistakes: sync ## grade what is said to the mistakes in tests/mistakes, and writ
 
 parallelism: sync ## train every cell of docs/parallelism.md, and write it
 	sh tests/slurm/install.sh
-	$(TEST_ENV) HPCFT_TEST_WRITE_TABLE=docs/parallelism.md $(BIN)/pytest -m slow tests/slurm/test_parallelism.py
+	HPCFT_TEST_WRITE_TABLE=docs/parallelism.md $(PYTEST) -m slow tests/slurm/test_parallelism.py
 
 explain: sync ## break 20 jobs on Slurm, ask for each verdict, and write the table in docs/why-a-job-failed.md
 	sh tests/slurm/install.sh
-	$(TEST_ENV) HPCFT_TEST_WRITE_TABLE=docs/why-a-job-failed.md $(BIN)/pytest -m slow tests/slurm/test_explain.py
+	HPCFT_TEST_WRITE_TABLE=docs/why-a-job-failed.md $(PYTEST) -m slow tests/slurm/test_explain.py
 
 # Each part can be run by itself and its file kept: the report puts together what is there.
 FAULTS := results/faults

@@ -11,14 +11,11 @@ pytest_plugins = ["fakes.fixtures", "support.runs", "support.slurm"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several processes share the tests file by file, so that a file's jobs are made once. Those that need the cluster
-    stay in one process, and begin: together they take the longest, much of it waiting."""
-    if config.getoption("dist", "no") != "loadgroup":
-        return
-    for item in items:
-        on_slurm = "slurm_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("slurm" if on_slurm else "/".join(item.path.parts[-2:])))
-    items.sort(key=lambda item: "slurm_cluster" not in getattr(item, "fixturenames", ()))
+    """Where several processes share the tests out, begin with the files of the longest tests, so that none of them ends
+    long after the others: those whose jobs run on the cluster."""
+    if hasattr(config, "workerinput"):
+        files = {item.path for item in items if "slurm_cluster" in getattr(item, "fixturenames", ())}
+        items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(autouse=True)

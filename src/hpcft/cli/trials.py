@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from hpcft.cli.job_options import Plan, Request, resolve, takes_job, typed_layers
+from hpcft.cli.job_options import COMMAND_LINE, Plan, Request, resolve, takes_job, typed_layers
 from hpcft.cli.output import say
 from hpcft.errors import ConfigError, UsageError
 from hpcft.runs.create import discard, make_run_directory, new_run_id
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     # A dry run needs neither it nor submitit behind it.
     from hpcft.cluster.array import Queued
 
-# Of the typed layers the last two are the command line: bare pairs, and options.
-_COMMAND_LINE = 2
 # Their values are found from here, and the trial runs elsewhere.
 _PATHS = ("model.name", "data.dataset", "data.mix", "data.validation")
 _SHOWN_PROBLEMS = 20
@@ -74,7 +72,7 @@ def sweep_layers(sweep: Sweep, typed: Request) -> list[Layer]:
     pairs = [word for word in typed.words if "=" in word]
     inner = replace(inner, preset=typed.preset or inner.preset, words=[*inner.words, *files])
     own = Request(options=typed.options, pairs=typed.pairs, words=pairs)
-    layers = [*typed_layers(inner), *typed_layers(own)[-_COMMAND_LINE:]]
+    layers = [*typed_layers(inner), *typed_layers(own)[-COMMAND_LINE:]]
     # The seed that is typed is the first of several.
     swept = {p.key: p.where for p in sweep.parameters if not p.where.startswith("--seeds")}
     twice = [

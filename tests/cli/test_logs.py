@@ -43,6 +43,12 @@ def test_what_is_not_there_is_told_with_what_is(hpcft: Call, paths: Any) -> None
     assert hpcft("logs", "mine", "--rank", "1", "--all-ranks").code == 2
 
 
+def test_a_past_attempt_is_not_followed(hpcft: Call, paths: Any) -> None:
+    answer = hpcft("logs", "mine", "-f", "--attempt", "1")
+    assert answer.code == 2
+    assert "-f and --attempt exclude each other" in answer.err
+
+
 def test_no_output_yet_is_said_with_the_reason(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
     make_run("young", job_id="9", age_s=5)
     result = hpcft("logs", "young")

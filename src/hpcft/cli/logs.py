@@ -46,6 +46,8 @@ def logs(
     """Print a run's output: what the batch script and its ranks said, or the logs of ranks."""
     if rank is not None and all_ranks:
         raise UsageError("--rank and --all-ranks exclude each other", where="--rank")
+    if follow and attempt is not None:
+        raise UsageError("-f and --attempt exclude each other: the newest attempt is followed", where="--attempt")
     found = find_run(run, results)
     if attempt is not None and not found.paths.attempt(attempt).is_dir():
         there = ", ".join(str(n) for n in found.paths.attempt_numbers()) or "none"
@@ -55,7 +57,7 @@ def logs(
     if rank is not None and not follow and not reader.files():
         raise UsageError(f"{found.name} has no log of rank {rank}", where="--rank", hint=_ranks(found))
     printed = reader.print_last(lines)
-    if follow and attempt is None:
+    if follow:
         try:
             _follow(found, reader)
         except KeyboardInterrupt:

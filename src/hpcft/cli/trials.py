@@ -291,14 +291,14 @@ def _begun(queued: Queued | None = None, controller: int | None = None) -> dict[
     return {"arrays": queued.job_ids, "left": len(queued.left), "reason": reason, "controller": None}
 
 
-def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
+def go_on(folder: SweepFolder, *, failed: bool, dry_run: bool = False) -> dict[str, Any]:
     """Submit what is left of a sweep, or start its controller again.
 
     Args:
-        failed: the trials that failed too.
+        failed: the trials that failed too. dry_run: submit and start nothing.
 
     Returns:
-        As `begin`.
+        As `begin`; of a dry run `left` has the numbers of the trials that would be submitted.
 
     Raises:
         TryAgainError: it is not known yet what became of an earlier submission.
@@ -314,6 +314,9 @@ def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
         if (holder := controller_of(folder)) is not None:
             say(f"its controller runs: {holder}")
             return _begun()
+        if dry_run:
+            say("its controller would be started again")
+            return _begun()
         return _begun(controller=start_controller(folder, Path.cwd()))
     repair_sweep(folder)
     over = (RunState.SUCCESS, PRUNED) if failed else (RunState.SUCCESS, PRUNED, RunState.FAILURE)
@@ -323,5 +326,7 @@ def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
     if not numbers:
         say("no trial is left to be submitted")
         return _begun()
+    if dry_run:
+        return _begun() | {"left": numbers}
     profile = load_profile(folder.settings.cluster, str(folder.paths.settings))
     return _begun(submit_trials(folder, build([yaml_layer(folder.paths.job)]).job, profile, numbers, say))

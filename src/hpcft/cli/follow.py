@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcft.cli.output import say, table
+from hpcft.cli.view import loss_text
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.state import Standing, stand
 from hpcft.errors import HpcftError, TryAgainError
@@ -38,7 +39,7 @@ class _Bar:
 
     def show(self, standing: Standing) -> None:
         status = standing.record.heartbeat
-        loss = "" if status is None or status.loss is None else f"loss {status.loss:.4f}"
+        loss = f"loss {text}" if (text := loss_text(standing)) else ""
         total = status.total_steps or None if status else None
         done = status.step if status else 0
         self._progress.update(self._task, description=_words(standing)[:60], total=total, completed=done, loss=loss)
@@ -59,7 +60,7 @@ class _Lines:
         self._last, self._at = text, now
         if status is not None and status.total_steps:
             text += f": step {status.step} of {status.total_steps}"
-            text += "" if status.loss is None else f", loss {status.loss:.4f}"
+            text += f", loss {loss}" if (loss := loss_text(standing)) else ""
         say(text)
 
 

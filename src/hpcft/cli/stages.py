@@ -130,11 +130,14 @@ def _without(layer: Layer, keys: tuple[str, ...]) -> Layer:
 
 
 def _content(job: Job, before: list[str]) -> str:
+    from hpcft.data.split import name_and_path
+
     told = job.model_dump(mode="json", include={"kind", "variant", "model", *_DECIDES[job.kind]})
     told["seed"] = job.training.seed
-    files = [job.data.dataset, *job.data.mix, *([job.data.validation] if job.data.validation else [])]
+    mix = [name_and_path(text)[1] for text in job.data.mix]
     if "data" in told:
-        told["files"] = [_digest(text.rpartition("=")[2]) for text in files]
+        paths = [job.data.dataset, *mix, *([job.data.validation] if job.data.validation else [])]
+        told["files"] = [_digest(path) for path in paths]
     if before:
         # The model is what the stages before made.
         told["model"].pop("name")

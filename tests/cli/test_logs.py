@@ -75,3 +75,11 @@ def test_following_ends_with_the_run_and_prints_its_last_words(hpcft: Call, path
 def test_a_terminal_is_not_obeyed_what_a_log_says(hpcft: Call, paths: Any) -> None:
     paths.batch_log.write_text("a\x1b[31mb\n10%\r20%\r\n")
     assert hpcft("logs", "mine").out == "a?[31mb\n20%\n"
+
+
+def test_a_progress_bar_of_hours_is_read_in_a_time_that_grows_as_its_length(hpcft: Call, paths: Any) -> None:
+    paths.batch_log.write_bytes(b"before\n" + b"a step of the bar\r" * 3_000_000 + b"100%\n")
+    begin = time.process_time()
+    assert hpcft("logs", "mine", "-n", "1").out == "100%\n"
+    # With a copy and a count of all that was read for each block it took ten times as long.
+    assert time.process_time() - begin < 4

@@ -137,7 +137,8 @@ class _Reader:
             return
         self._at[path] = self._at.get(path, 0) + len(new)
         *whole, rest = (self._rest.get(path, b"") + new).split(b"\n")
-        self._rest[path] = rest
+        # Of a progress bar's line only the last state is printed, and it may be long.
+        self._rest[path] = rest[rest.rstrip(b"\r").rfind(b"\r") + 1 :]
         yield from (_text(line) for line in whole)
 
     def _marked(self, path: Path, line: str) -> str:
@@ -168,12 +169,15 @@ def _end(path: Path, lines: int) -> tuple[list[str], int]:
     """The last lines of a file, and its size. Read from behind: a log of days is long."""
     with path.open("rb") as file:
         size = at = file.seek(0, os.SEEK_END)
-        content = b""
-        while at > 0 and (lines == 0 or content.count(b"\n") <= lines):
-            at = max(0, at - _BLOCK)
-            file.seek(at)
-            content = file.read(min(_BLOCK, size - len(content) - at)) + content
-    found = content.split(b"\n")
+        blocks: list[bytes] = []
+        ends = 0
+        while at > 0 and (lines == 0 or ends <= lines):
+            begin = max(0, at - _BLOCK)
+            file.seek(begin)
+            blocks.append(file.read(at - begin))
+            ends += blocks[-1].count(b"\n")
+            at = begin
+    found = b"".join(reversed(blocks)).split(b"\n")
     if found and not found[-1]:
         found.pop()
     return [_text(line) for line in (found[-lines:] if lines else found)], size

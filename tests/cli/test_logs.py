@@ -83,3 +83,9 @@ def test_a_progress_bar_of_hours_is_read_in_a_time_that_grows_as_its_length(hpcf
     assert hpcft("logs", "mine", "-n", "1").out == "100%\n"
     # With a copy and a count of all that was read for each block it took ten times as long.
     assert time.process_time() - begin < 4
+
+
+def test_following_a_run_that_is_lost_ends(hpcft: Call, make_run: Call, fake_slurm: Any, monkeypatch: Any) -> None:
+    make_run("lost", job_id="77", steps=5, status={"state": "training", "step": 5, "total_steps": 9, "time": 1.0})
+    monkeypatch.setattr("hpcft.cli.follow._LOST_S", 0.3)
+    assert "lost: UNKNOWN" in hpcft("logs", "lost", "-f").err

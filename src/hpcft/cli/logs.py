@@ -29,7 +29,7 @@ _RANK = re.compile(r"rank(\d+)\.log")
 @app.command(
     epilog=ending(
         ["hpcft logs first", "hpcft logs first -f", "hpcft logs first --rank 3 --attempt 1 -n 0"],
-        {0: "printed; with -f: the run is over", 2: "no such run, attempt or rank", 130: "no longer followed"},
+        {0: "printed; with -f: the run is over, or lost", 2: "no such run, attempt or rank", 130: "no longer followed"},
     )
 )
 def logs(
@@ -147,15 +147,16 @@ class _Reader:
 
 
 def _follow(run: Run, reader: _Reader) -> None:
-    """Print what comes until the run is over, and then what came last."""
+    """Print what comes until the run is over or lost, and then what came last."""
+    from hpcft.cli.follow import Lost
     from hpcft.cluster.poll import Poll
     from hpcft.cluster.state import stand
 
-    poll, said = Poll(), ""
+    poll, lost, said = Poll(), Lost(), ""
     while True:
         standing = stand([read_record(run.paths.root)], poll)[0]
         reader.print_new()
-        if standing.state.is_over:
+        if standing.state.is_over or lost.sees(standing):
             reader.print_rest()
             say(f"{run.name}: {standing.state}, {standing.words}")
             return

@@ -117,6 +117,24 @@ def test_wandb_online_without_a_key_is_refused(hpcft: Callable[..., Any], site: 
     assert "wandb login" in found.err
 
 
+def test_a_key_that_no_job_gets_is_no_key_of_its_own(
+    hpcft: Callable[..., Any], site: list[str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    (project / "hpc" / "site.yaml").write_text(SITE + "internet: true\n")
+    found = findings(hpcft("doctor", *site, "--json").out)["wandb"]
+    assert (found["light"], found["mend"]) == ("yellow", "wandb login")
+    refused = submit(hpcft, site, "--wandb", "online", "--dry-run")
+    assert refused.code == 78
+    assert "in this shell's variables alone" in refused.err
+    # A job of this machine has it, and one of Slurm what a file has that its variables name.
+    assert findings(hpcft("doctor", "--cluster", "local", "--json").out)["wandb"]["light"] == "green"
+    (project / "key").write_text(f"machine api.wandb.ai\n  login user\n  password {'k' * 40}\n")
+    (project / "key").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(project / "key"))
+    assert findings(hpcft("doctor", *site, "--json").out)["wandb"]["light"] == "green"
+
+
 def test_a_hub_set_that_an_offline_job_lacks_is_refused(hpcft: Callable[..., Any], site: list[str]) -> None:
     words = ["--dataset", "samsum", "--dry-run"]
     found = submit(hpcft, site, *words)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from support.tiny_models import config
 
+from hpcft.errors import UsageError
 from hpcft.spec import assets
 from hpcft.spec.build import build
 from hpcft.spec.layers import mapping_layer, yaml_layer
@@ -87,3 +88,19 @@ def test_a_quickstart_model_that_is_not_made_is_told(
     found = hpcft("fit", "--cluster", "local", "--preset", "quickstart")
     assert found.code == 78
     assert "hpcft fetch" in found.err
+
+
+@pytest.mark.parametrize("verb", ["fit", "doctor"])
+@pytest.mark.parametrize("words", [["--variant", "ptq"], ["--set", "variant=ptq"], ["variant=ptq"]])
+def test_ptq_is_asked_of_its_training_however_it_is_typed(
+    hpcft: Callable[..., Any], project: Path, verb: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def stop(planned: Any, **_: Any) -> None:
+        seen.append(planned.resolved.job.variant)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(f"hpcft.cli.{verb}.{'answer' if verb == 'fit' else 'examine'}", stop)
+    assert "enough" in hpcft(verb, "--preset", "quickstart", "--cluster", "local", *words).err
+    assert seen == ["lora"]

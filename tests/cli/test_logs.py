@@ -43,6 +43,12 @@ def test_what_is_not_there_is_told_with_what_is(hpcft: Call, paths: Any) -> None
     assert hpcft("logs", "mine", "--rank", "1", "--all-ranks").code == 2
 
 
+def test_a_past_attempt_is_not_followed(hpcft: Call, paths: Any) -> None:
+    answer = hpcft("logs", "mine", "-f", "--attempt", "1")
+    assert answer.code == 2
+    assert "-f and --attempt exclude each other" in answer.err
+
+
 def test_no_output_yet_is_said_with_the_reason(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
     make_run("young", job_id="9", age_s=5)
     result = hpcft("logs", "young")
@@ -69,3 +75,17 @@ def test_following_ends_with_the_run_and_prints_its_last_words(hpcft: Call, path
 def test_a_terminal_is_not_obeyed_what_a_log_says(hpcft: Call, paths: Any) -> None:
     paths.batch_log.write_text("a\x1b[31mb\n10%\r20%\r\n")
     assert hpcft("logs", "mine").out == "a?[31mb\n20%\n"
+
+
+def test_a_progress_bar_of_hours_is_read_in_a_time_that_grows_as_its_length(hpcft: Call, paths: Any) -> None:
+    paths.batch_log.write_bytes(b"before\n" + b"a step of the bar\r" * 3_000_000 + b"100%\n")
+    begin = time.process_time()
+    assert hpcft("logs", "mine", "-n", "1").out == "100%\n"
+    # With a copy and a count of all that was read for each block it took ten times as long.
+    assert time.process_time() - begin < 4
+
+
+def test_following_a_run_that_is_lost_ends(hpcft: Call, make_run: Call, fake_slurm: Any, monkeypatch: Any) -> None:
+    make_run("lost", job_id="77", steps=5, status={"state": "training", "step": 5, "total_steps": 9, "time": 1.0})
+    monkeypatch.setattr("hpcft.cli.follow._LOST_S", 0.3)
+    assert "lost: UNKNOWN" in hpcft("logs", "lost", "-f").err

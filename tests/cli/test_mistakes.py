@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,45 @@ def test_no_space_left_is_said_and_nothing_stays(hpcft: Call, project: Path, mon
     monkeypatch.setattr(provenance.shutil, "copytree", full)
     result = hpcft("submit", *LOCAL)
     refused(result, 77, "no space left", "--results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("completion", "fish", "--install"), "home/.config/fish/completions/hpcft.fish"),
+        (("shell", "--cluster", "slurm"), "home/.cache/hpcft"),
+        (("drill", "--cluster", "local", "--results", "afile/x"), "afile/x"),
+        (("report", "--out", "afile/x.html"), "afile"),
+        (("pareto", "--out", "afile/x"), "afile/x"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_folder_that_cannot_be_made_is_named(
+    hpcft: Call,
+    make_run: Call,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    named: str,
+) -> None:
+    for file in (project / "afile", Path.home() / ".config", Path.home() / ".cache"):
+        file.write_text("")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    for name, score in (("first", 0.5), ("second", 0.4)):
+        figures = {"final/validation_f1_score": score, "inference/avg_latency_ms_per_sample": 9.0 * score}
+        make_run(name, done=True).metrics.write_text(json.dumps(figures))
+    result = hpcft(*arguments)
+    assert result.code == 77, result.err
+    assert named in result.err
+    assert "a part of the path is a file" in result.err or "a file of that name is in the way" in result.err
+
+
+def test_what_the_system_refuses_is_text_whatever_it_is(hpcft: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error", "results/mine")
+
+    monkeypatch.setattr("hpcft.cli.show.find_run", broken)
+    refused(hpcft("show", "mine"), 77, "hpcft: [Errno 5] Input/output error: 'results/mine'")
 
 
 def test_no_sbatch_is_said_with_the_way_out(hpcft: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 Call = Callable[..., Any]
 SMALL = """
@@ -49,6 +50,19 @@ def test_slurm_ties_each_stage_to_those_it_works_on(hpcft: Call, mine: Path, fak
     assert dependency(jobs["scores-full"]) == found["full"]["job_id"]
     assert dependency(jobs["scores-merged"]) == found["merged"]["job_id"]
     assert all("--kill-on-invalid-dep=yes" in jobs[name]["script"] for name in jobs if dependency(jobs[name]))
+
+
+def test_a_data_file_with_an_equals_sign_in_its_path_is_one_file(hpcft: Call, mine: Path, fake_slurm: Any) -> None:
+    rows = mine / "lang=en" / "rows.csv"
+    rows.parent.mkdir()
+    rows.write_text("source,target\n" + "".join(f"q{n},a{n}\n" for n in range(9)))
+    words = ["mine.yaml", "--cluster", "slurm", "--dataset", "lang=en/rows.csv", "--json"]
+    first = stages(hpcft("pipeline", *words, "--dry-run"))
+    rows.write_text(rows.read_text().replace("q1", "other"))
+    again = stages(hpcft("pipeline", *words))
+    assert first["lora"]["content"] != again["lora"]["content"]
+    job = yaml.safe_load((Path(again["lora"]["directory"]) / "config.yaml").read_text())
+    assert job["data"]["dataset"] == str(rows)
 
 
 def test_a_second_call_submits_nothing_that_is_queued(hpcft: Call, mine: Path, fake_slurm: Any) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from hpcft.runs.files import write_json
+from hpcft.runs.run import Run
+
 Call = Callable[..., Any]
 
 
@@ -74,3 +77,37 @@ def test_a_name_that_fits_no_run_is_told(hpcft: Call, make_run: Call, verb: str)
     result = hpcft(verb, "nosuch")
     assert result.code == 2
     assert "no run called 'nosuch'" in result.err
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_whose_loss_is_no_number_is_followed_to_its_end(
+    make_run: Call,
+    fake_slurm: Any,
+    terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from hpcft.cli import follow
+
+    status = {"state": "training", "step": 3, "total_steps": 9, "loss": float("nan")}
+    paths = make_run("mine", job_id="1", status=status)
+    monkeypatch.setattr(follow.sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(follow.time, "sleep", lambda _: paths.done.write_text("{}"))
+    assert follow.follow(Run(paths.root)).state == "SUCCESS"
+    assert terminal or "step 3 of 9, loss nan" in capsys.readouterr().err
+
+
+def test_figures_that_are_no_numbers_are_shown_as_words(hpcft: Call, make_run: Call, fake_slurm: Any) -> None:
+    paths = make_run("mine", done=True)
+    figures = {
+        "final/validation_loss": float("nan"),
+        "base/validation_loss": float("inf"),
+        "final/validation_bleu": 0.5,
+        "base/validation_bleu": float("-inf"),
+        "train/steps": 1200,
+    }
+    write_json(paths.metrics, figures)
+    rows = dict(line.strip().split("  ", 1) for line in hpcft("show", "mine").out.splitlines() if "  " in line.strip())
+    assert rows["validation loss"].strip() == "nan   before tuning inf"
+    assert rows["BLEU"].strip() == "0.5000   before tuning -inf"
+    assert rows["optimizer steps"].strip() == "1,200"

@@ -66,6 +66,51 @@ def test_what_is_typed_beats_what_the_run_says(hpcft: Call, results: Path, fake_
     assert submitted(hpcft, "evaluate", "first", "--max-length", "99")["data"]["max_length"] == 99
 
 
+def test_a_run_is_opened_and_asked_as_it_was_made_whatever_files_and_the_environment_say(
+    hpcft: Call, results: Path, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (results.parent / "hpcft.yaml").write_text(
+        "variant: qlora\ndata: {dataset: other.csv, validation: other.csv, max_length: 9}\nlora: {r: 64}\n"
+        "tracking: {project: elsewhere}\n"
+    )
+    monkeypatch.setenv("HPCFT_MODEL__REVISION", "main")
+    monkeypatch.setenv("HPCFT_EVALUATION__MAX_NEW_TOKENS", "7")
+    config = yaml.safe_load((results / "first" / "config.yaml").read_text())
+    config |= {"lora": {"r": 4}, "evaluation": {"max_new_tokens": 33}, "tracking": {"project": "own"}}
+    # As a run's own file has them: what is unset stands there too.
+    config["data"]["validation"] = config["model"]["revision"] = None
+    (results / "first" / "config.yaml").write_text(yaml.safe_dump(config))
+    job = submitted(hpcft, "bench", "first", "--preset", "quickstart")
+    assert (job["variant"], job["lora"]["r"], job["model"]["revision"]) == ("full", 4, None)
+    assert job["data"]["dataset"] == str(results.parent / "pairs.csv")
+    assert (job["data"]["validation"], job["data"]["max_length"]) == (None, 77)
+    assert job["evaluation"]["max_new_tokens"] == 33
+    # No score hangs on where it is told.
+    assert job["tracking"]["project"] == "elsewhere"
+
+
+def test_a_job_file_that_is_named_beats_what_the_run_says(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    (results.parent / "ask.yaml").write_text("data: {dataset: other.csv}\nevaluation: {max_new_tokens: 9}\n")
+    job = submitted(hpcft, "evaluate", "first", "ask.yaml")
+    assert job["data"]["validation"] == job["data"]["dataset"] == str(results.parent / "other.csv")
+    assert job["evaluation"]["max_new_tokens"] == 9
+
+
+def test_how_to_quantise_is_not_taken_from_a_run_that_was_not_quantised(
+    hpcft: Call, results: Path, fake_slurm: Any
+) -> None:
+    (results.parent / "hpcft.yaml").write_text("quantize: {method: bnb-int8}\n")
+    config = yaml.safe_load((results / "first" / "config.yaml").read_text()) | {"quantize": {"method": "bnb-nf4"}}
+    (results / "first" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert submitted(hpcft, "quantize", "first")["quantize"]["method"] == "bnb-int8"
+
+
+def test_the_projects_training_set_is_not_asked_whole(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    (results.parent / "hpcft.yaml").write_text("data: {dataset: pairs.csv}\n")
+    data = submitted(hpcft, "evaluate", str(results.parent / "base"))["data"]
+    assert (data["dataset"], data["validation"]) == (str(results.parent / "pairs.csv"), None)
+
+
 def test_another_data_set_is_asked_whole_and_brings_its_own_columns(
     hpcft: Call, results: Path, fake_slurm: Any
 ) -> None:

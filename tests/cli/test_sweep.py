@@ -220,6 +220,53 @@ def test_going_on_submits_what_the_limits_left_and_what_has_no_job(hpcft: Call, 
     assert fake_slurm.submissions == 3
 
 
+def test_a_dry_run_of_going_on_or_of_stopping_does_nothing(
+    hpcft: Call, mine: Path, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_slurm.fault(max_submit="5")
+    hpcft("sweep", "rank", "--cluster", "slurm")
+    answer = hpcft("sweep", "--continue", "rank", "--dry-run")
+    assert (answer.code, answer.out) == (0, "3 trials would be submitted: 5-7\n")
+    assert json.loads(hpcft("sweep", "--continue", "rank", "--dry-run", "--json").out)["trials"] == [5, 6, 7]
+    assert fake_slurm.submissions == 1
+    monkeypatch.setattr("hpcft.cluster.controller.stop_controller", lambda _: pytest.fail("it was stopped"))
+    assert hpcft("sweep", "--stop", "rank", "--dry-run").err == "its controller: none runs\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--continue", "--concurrency", "2"], "--concurrency: means nothing with --continue"),
+        (["--continue", "--count", "2"], "--count"),
+        (["--continue", "--sweep-seed", "0"], "--sweep-seed"),
+        (["--continue", "--lr", "1e-3"], "--lr: means nothing with --continue"),
+        (["--continue", "lora.r=4"], "lora.r=4"),
+        (["--continue", "--stop"], "exclude each other"),
+        (["--status", "--wait"], "--wait"),
+        (["--status", "--dry-run"], "--dry-run"),
+        (["--stop", "--json"], "--json"),
+        (["--failed"], "--failed: means nothing here"),
+        (["--agents", "2", "--sweep-id", "a/b/c", "--wait"], "--wait"),
+        (["--agents", "2", "--sweep-id", "a/b/c", "--concurrency", "2"], "--concurrency"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    hpcft: Call, mine: Path, fake_slurm: Any, words: list[str], told: str
+) -> None:
+    hpcft("sweep", "rank", "--cluster", "slurm")
+    answer = hpcft("sweep", "rank", *words)
+    assert answer.code == 2
+    assert told in answer.err
+    assert fake_slurm.submissions == 1
+
+
+def test_a_limit_of_trials_without_a_sweep_is_refused(hpcft: Call, mine: Path, fake_slurm: Any) -> None:
+    answer = hpcft("submit", *SMALL, "--concurrency", "3")
+    assert answer.code == 2
+    assert "--concurrency: is of the trials of a sweep" in answer.err
+    assert fake_slurm.submissions == 0
+
+
 def test_a_second_sweep_of_the_same_name_is_another_one(hpcft: Call, mine: Path, fake_slurm: Any) -> None:
     names = [json.loads(hpcft("sweep", "rank", "--cluster", "slurm", "--json").out)["sweep"] for _ in range(2)]
     assert len(set(names)) == 2
@@ -253,6 +300,7 @@ def test_agents_are_an_array_that_calls_wandb(
     assert "#SBATCH --array=0-2\n" in answer.out
     assert "-m wandb agent --count 5 lab/study/ab12cd\n" in answer.out
     assert "WANDB_API_KEY" not in answer.out
+    assert json.loads(hpcft("sweep", "rank", *words, "--dry-run", "--json").out)["script"] == answer.out
     facts = json.loads(hpcft("sweep", "rank", *words, "--json").out)
     assert fake_slurm.job(facts["job_id"])["array"] == "0-2"
 

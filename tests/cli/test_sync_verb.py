@@ -143,6 +143,16 @@ def test_without_a_login_nothing_is_tried(
     assert (done.code, "wandb login" in done.err, uploads.rounds) == (77, True, [])
 
 
+def test_a_run_that_cannot_be_read_is_told_and_the_others_are_sent(
+    hpcft: Call, make_run: Call, fake_slurm: Any, uploads: Uploads
+) -> None:
+    make_run("mine", steps=5, done=True, job_id="1").synced.mkdir(parents=True)
+    make_run("sound", steps=5, done=True, job_id="2")
+    done = hpcft("sync")
+    assert "mine: cannot be read" in done.err
+    assert list(uploads.rounds[0]) == ["sound"]
+
+
 def test_runs_are_chosen_by_name_group_id_and_age(
     hpcft: Call, make_run: Call, fake_slurm: Any, uploads: Uploads
 ) -> None:
@@ -202,6 +212,17 @@ def test_watch_asks_a_server_that_is_away_less_and_less_often_and_a_refused_logi
     assert pauses.slept == [120, 240, 480, 600]
     uploads.code = 77
     assert hpcft("sync", "--watch").code == 77
+
+
+@pytest.mark.parametrize("code", [1, 65, 78])
+def test_watch_ends_when_all_that_is_left_cannot_be_mended_by_another_try(
+    hpcft: Call, make_run: Call, fake_slurm: Any, uploads: Uploads, pauses: Any, code: int
+) -> None:
+    paths = make_run("mine", steps=5, job_id="1", status={**SILENT, "time": time.time()})
+    uploads.code = code
+    pauses.happens += [lambda: write_json(paths.done, {"step": 5})]
+    assert hpcft("sync", "--watch", "--every", "7").code == code
+    assert pauses.slept == [7]
 
 
 def test_trials_that_are_made_while_it_watches_are_sent_too(

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from hpcft.cli.launch import absolute
 from hpcft.cli.main import VERBS
 from hpcft.runs.run import Run
+from hpcft.spec.job import Job
 
 Call = Callable[..., Any]
 QUICK = ("--preset", "quickstart", "--cluster", "local")
@@ -115,3 +117,14 @@ def test_show_as_json_has_state_and_ids(hpcft: Call, fake_slurm: Any) -> None:
     assert shown["state"] == "PENDING"
     assert shown["job_id"] == "1"
     assert shown["cluster"] == "slurm"
+
+
+def test_data_is_found_from_everywhere_also_with_an_equals_sign_in_its_path(project: Path) -> None:
+    for name in ("lang=en", "lang=de"):
+        (project / name).mkdir()
+        (project / name / "rows.csv").touch()
+    data = {"dataset": "lang=en/rows.csv", "validation": "lang=de/rows.csv"}
+    data |= {"mix": ["lang=en/rows.csv", "german=lang=de/rows.csv", "hub=org/set"]}
+    found = absolute(Job.model_validate({"data": data})).data
+    assert (found.dataset, found.validation) == (f"{project}/lang=en/rows.csv", f"{project}/lang=de/rows.csv")
+    assert found.mix == [f"{project}/lang=en/rows.csv", f"german={project}/lang=de/rows.csv", "hub=org/set"]

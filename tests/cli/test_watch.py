@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hpcft.runs.files import write_json
+
 Call = Callable[..., Any]
 
 
@@ -80,3 +82,35 @@ def test_nothing_to_watch_is_said(hpcft: Call, make_run: Call) -> None:
     result = hpcft("watch", "--once")
     assert (result.code, result.out) == (0, "")
     assert "nothing waits or runs" in result.err
+
+
+def test_a_run_that_is_lost_ends_the_watching(
+    hpcft: Call, make_run: Call, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("lost", job_id="77", steps=5, status={"state": "training", "step": 5, "total_steps": 9, "time": 1.0})
+    monkeypatch.setattr("hpcft.cli.follow._LOST_S", 0.3)
+    result = hpcft("watch", "lost", "--interval", "0.5")
+    assert result.code == 0
+    assert [line.split(",")[0] for line in result.out.splitlines()] == ["lost: UNKNOWN"]
+
+
+@pytest.mark.parametrize("named", [[], ["again", "going"]])
+def test_a_run_that_is_resumed_while_it_is_watched_is_shown_again(
+    hpcft: Call, going: Any, make_run: Call, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcft.cli.watch._RESCAN_S", 0.2)
+    paths = make_run("again", job_id="2", status={"state": "failed", "message": "out of memory"})
+
+    def resume() -> None:
+        time.sleep(1.0)
+        write_json(paths.status, {"attempt": 2, "time": time.time(), "state": "training", "step": 1, "total_steps": 2})
+        time.sleep(1.5)
+        for run in (paths, going):
+            run.done.write_text("{}")
+
+    writer = threading.Thread(target=resume)
+    writer.start()
+    lines = hpcft("watch", *named, "--interval", "0.5").out.splitlines()
+    writer.join()
+    states = [line.split(",")[0] for line in lines if line.startswith("again")]
+    assert states == [*(["again: FAILURE"] if named else []), "again: STARTED", "again: SUCCESS"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcft.data.kinds import Pair, Source, read_source
-from hpcft.data.split import load
+from hpcft.data.split import load, named_sets
 from hpcft.errors import ConfigError, DataError
 from hpcft.spec.job import DataSection
 
@@ -216,6 +216,16 @@ def test_a_mix_with_a_mistake_is_named(mix: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.mix") as caught:
         load(DataSection(dataset="m", mix=mix), 1)
     assert words in str(caught.value)
+
+
+def test_a_set_of_a_mix_may_have_an_equals_sign_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lang=en", "lang=de"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.csv").touch()
+    mix = ["lang=en/rows.csv", "german=lang=de/rows.csv"]
+    named = named_sets(DataSection(dataset="m", mix=mix))
+    assert named == [("rows", "lang=en/rows.csv"), ("german", "lang=de/rows.csv")]
 
 
 def test_sets_for_different_tasks_do_not_mix(written: Any) -> None:

@@ -14,6 +14,7 @@ from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run, RunState, find_run
+from hpcft.train.recorder import Recorder
 
 
 def make(results: Path, name: str, run_id: str = "", job_id: str = "") -> Run:
@@ -118,3 +119,29 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no config\.yaml"):
         Run(tmp_path)
     assert RunPaths(tmp_path).attempt_numbers() == []
+
+
+def test_the_heartbeat_tells_the_most_gpu_memory_that_was_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    run = make(tmp_path, "mine")
+    recorder = Recorder(run.paths, begin_attempt(run.paths), 20)
+
+    def told() -> float | None:
+        status = run.status
+        assert status is not None
+        return status.peak_vram_gb
+
+    recorder.status("starting")
+    assert told() is None
+    held = 3 * 1024**3
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held)
+    monkeypatch.setattr("hpcft.train.recorder._HEARTBEAT_S", 0.0)
+    recorder.step(1, 9, {"loss": 1.0})
+    assert told() == 3.0
+    # Where a measurement begins anew, what was held before still counts.
+    held = 1024**3
+    recorder.status("validating")
+    assert told() == 3.0
+    recorder.close()

@@ -121,6 +121,14 @@ def test_environment_variables_set_keys_and_misspelt_ones_are_named() -> None:
     assert "did you mean training.seed?" in errors_of(environment_layer({"HPCFT_TRAINING__SEEED": "7"}))[0]
 
 
+def test_a_tag_that_wandb_would_refuse_is_refused() -> None:
+    assert build([pairs_layer([f"tracking.tags=night,{'é' * 64}"], "")]).job.tracking.tags[1] == "é" * 64
+    (error,) = errors_of(pairs_layer([f"tracking.tags=night,{'x' * 65}"], ""))
+    assert "tracking.tags" in error
+    assert "longer than the 64 characters that wandb takes" in error
+    assert "is empty" in errors_of(mapping_layer({"tracking.tags": [""]}, "x"))[0]
+
+
 def test_ptq_is_refused_with_one_clear_sentence() -> None:
     (line,) = errors_of(options_layer({"variant": ("ptq", "--variant")}))
     assert "ptq is several jobs" in line

@@ -62,6 +62,11 @@ def test_a_stage_on_several_is_one_on_each_and_a_report_is_one_on_all(read) -> N
         ("a b: {variant: lora}", ["the name of a stage"]),
         ("a: lora", ["is no mapping"]),
         ("a: {variant: lora, name: x}", ["a.name", "the pipeline's to choose"]),
+        ("a: {variant: lora}\n  a: {variant: full}", ["mine.yaml:3: a: stands twice, first in line 2"]),
+        ("a: {variant: lora}\n  b: {kind: merge, of: }", ["names the stage it works on"]),
+        ("a: {variant: lora}\n  b: {kind: merge, of: [[a]]}", ["b.of: is the name of a stage"]),
+        ("a: {variant: lora}\n  b: {kind: merge, of: {a: b}}", ["b.of: is the name of a stage"]),
+        ("a: {variant: lora}\nbase: quickstart", ["base: is no mapping"]),
     ],
 )
 def test_a_mistake_is_named_with_its_stage(read, stages: str, words: list[str]) -> None:  # type: ignore[no-untyped-def]

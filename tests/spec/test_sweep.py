@@ -138,13 +138,52 @@ def test_early_terminate_in_both_forms(tmp_path: Path) -> None:
             {"method": "random", "parameters": {"lora.r": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
             "above 0",
         ),
+        ({"metod": "bayes", "parameters": {"lora.r": {"values": [1]}}}, "unknown key 'metod'; did you mean method?"),
+        ({"metric": "final/loss", "parameters": {"lora.r": {"values": [1]}}}, "metric: is no mapping"),
+        (
+            {"metric": {"goul": "maximize"}, "parameters": {"lora.r": {"values": [1]}}},
+            "unknown key 'metric.goul'; did you mean metric.goal?",
+        ),
+        (
+            {"early_terminat": {"min_iter": 2}, "parameters": {"lora.r": {"values": [1]}}},
+            "did you mean early_terminate?",
+        ),
+        ({"early_terminate": {"min_itr": 2}, "parameters": {"lora.r": {"values": [1]}}}, "early_terminate.min_iter?"),
+        ({"early_terminate": "hyperband", "parameters": {"lora.r": {"values": [1]}}}, "early_terminate: is no mapping"),
+        (
+            {"parameters": {"lora.r": {"values": [1]}}, "early_terminate": {"max_iter": 9, "s": 1e9}},
+            "max_iter and s, of at least 1",
+        ),
+        ({"parameters": {"lora.r": {"valus": [1]}}}, "unknown key 'lora.r.valus'; did you mean lora.r.values?"),
+        ({"parameters": ["lora.r"]}, "parameters: is no mapping"),
+        (
+            "command: [hpcft, run]\nparameters:\n  lora.r: {values: [1]}\n  lora.r: {values: [2]}\n",
+            "mine.yaml:4: lora.r",
+        ),
+        ("command: [hpcft, run]\nmethod: grid\nmethod: bayes\n", "stands twice, first in line 2"),
+        ({"run_cap": 0, "parameters": {"lora.r": {"values": [1]}}}, "run_cap: is the most trials"),
+        ({"run_cap": -5, "parameters": {"lora.r": {"values": [1]}}}, "run_cap: is the most trials"),
+        (
+            {"method": "random", "parameters": {"lora.r": {"distribution": "log_uniform", "min": 100, "max": 10000}}},
+            "log_uniform_values takes the values themselves",
+        ),
+        (
+            {"method": "random", "parameters": {"lora.r": {"distribution": "log_normal", "mu": 1000}}},
+            "of the logarithm",
+        ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, content: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, content: dict[str, Any] | str, told: str) -> None:
+    whole = content if isinstance(content, str) else {"method": "grid", "command": COMMAND, **content}
     with pytest.raises(SpecError) as caught:
-        read_sweep(write(tmp_path, {"method": "grid", "command": COMMAND, **content}))
+        read_sweep(write(tmp_path, whole))
     assert told in str(caught.value)
     assert "mine.yaml" in str(caught.value)
+
+
+def test_what_is_for_w_and_b_s_server_alone_is_passed_over(tmp_path: Path) -> None:
+    server = {"project": "study", "entity": "lab", "description": "which rank", "metric": {"name": "x", "target": 0.1}}
+    assert read(tmp_path, {"lora.r": {"values": [1]}}, **server).metric.name == "x"
 
 
 def test_all_errors_of_a_file_come_at_once(tmp_path: Path) -> None:

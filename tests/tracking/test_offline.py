@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_another_kind_of_file_is_refused_and_an_empty_one_is_a_torn_one(tmp_path
 def test_zeros_left_by_a_power_cut_are_a_torn_tail() -> None:
     content = written([b"one"])
     assert split_records(content + bytes(4096), "x") == ([b"one"], len(content))
+
+
+def test_a_long_file_is_read_in_a_time_that_grows_as_its_length() -> None:
+    records = [bytes([number % 255 + 1]) * 200 for number in range(20_000)]
+    content = written(records)
+    begin = time.process_time()
+    assert split_records(content, "x") == (records, None)
+    # Looking at all that follows at each record took ten seconds.
+    assert time.process_time() - begin < 2
 
 
 def test_a_record_that_is_no_message_of_wandbs_is_damage(tmp_path: Path) -> None:

@@ -15,10 +15,15 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
+import wandb
 from fakes.wandb_server import CUT, HANG, LOSE, FakeWandb, Request
 from tracking.synced_run import Site, wrong
+from wandb.errors import AuthenticationError, CommError
 
+from hpcft.errors import DataError, NotAllowedError
 from hpcft.runs.run import Run
+from hpcft.tracking.upload import explain
 
 Wrong = Callable[[FakeWandb, Request], Any]
 
@@ -117,6 +122,43 @@ def test_a_server_that_is_not_there_is_tried_once_for_many_runs(tmp_path: Path) 
     assert site.sync("-j", "1", "--timeout", "6") == 69
     assert site.said is not None
     assert "not tried: 3 of 4 runs" in site.said.stderr
+
+
+def test_what_is_wrong_with_one_run_keeps_no_other_from_being_sent(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    blocked, sound = site.written("a", last=2), site.written("b", last=2)
+    # In the way of a file, as a disk that is full or a folder that is read-only.
+    blocked.paths.synced.with_suffix(".lock").mkdir(parents=True)
+    assert site.sync("-j", "1") == 1
+    assert site.said is not None
+    assert "a: not synced: cannot sync" in site.said.stderr
+    assert "not tried" not in site.said.stderr
+    assert wrong(sound, site.remote(sound)) == []
+    site.server.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (requests.ConnectionError("HTTPConnectionPool(host='127.0.0.1', port=44010): refused"), 69),
+        (requests.ConnectionError("http://127.0.0.1:401/graphql is not there"), 69),
+        (requests.HTTPError("401 Client Error: Unauthorized for url: http://127.0.0.1"), 77),
+        (CommError("returned error 403: permission denied"), 77),
+        (CommError("returned error 500: busy"), 69),
+        (CommError("returned error 409: run lab/study/x was previously created and deleted"), 1),
+        (AuthenticationError("who are you"), 77),
+        (wandb.UsageError("Run name too long"), 1),
+        (TimeoutError("timed out"), 69),
+        (PermissionError(13, "Permission denied"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyError("401"), 1),
+        (NotAllowedError("cannot write: no space left", where="results/mine"), 1),
+        (DataError("is damaged"), 65),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_only_the_server_and_the_login_are_told_as_trouble_of_all_runs(error: Exception, code: int) -> None:
+    assert explain(error).exit_code == code
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -57,7 +57,12 @@ def start_agents(
 
     name = f"agents-{parts[-1]}"
     if dry_run:
-        print(script(RunPaths((Path(job.results) / name).absolute()), "agents-id"), end="")
+        root = RunPaths((Path(job.results) / name).absolute())
+        text = script(root, "agents-id")
+        if json:
+            as_json({"script": text, "directory": str(root.root)})
+        else:
+            print(text, end="")
         return
     paths = make_run_directory(Path(job.results), name, name)
     try:

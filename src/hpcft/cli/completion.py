@@ -11,6 +11,7 @@ import typer
 from hpcft.cli.main import COMPLETE
 from hpcft.cli.output import say
 from hpcft.cli.texts import ending
+from hpcft.runs.files import explained
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -61,7 +62,7 @@ def _place(shell: Shell) -> Path:
 @app.command(
     epilog=ending(
         ["source <(hpcft completion bash)", "hpcft completion fish --install", "hpcft completion zsh"],
-        {0: "printed, or installed", 2: ""},
+        {0: "printed, or installed", 2: "", 77: ""},
     )
 )
 def completion(
@@ -74,8 +75,9 @@ def completion(
         print(text, end="")
         return
     place = _place(shell)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(text, encoding="utf-8")
+    with explained(place, "write"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
     say(f"written: {place}")
     if shell is Shell.zsh:
         say("your ~/.zshrc needs, before compinit: fpath+=~/.zfunc; and then: autoload -Uz compinit && compinit")

@@ -15,7 +15,7 @@ import typer
 
 from hpcft.cli.job_options import Plan, Request, plan, takes_job
 from hpcft.cli.output import as_json, grid, say, table
-from hpcft.cli.start import wanted_variant
+from hpcft.cli.start import of_training
 from hpcft.cli.texts import ending
 from hpcft.cluster.findings import Finding, Light, green, grey, red, yellow
 from hpcft.cluster.folders import clock, locks, on_the_nodes, quota, space, umask, writable
@@ -50,10 +50,7 @@ def doctor(
     named = bool(request.preset or request.words or request.pairs) or any(
         not key.startswith(_OF_PLACES) for key in request.options
     )
-    if named and wanted_variant(request) == "ptq":
-        # Its training is LoRA's.
-        request.options["variant"] = ("lora", "--variant")
-    planned = plan(request)
+    planned = plan(of_training(request) if named else request)
     say(planned.reason)
     if repair:
         _repair(Path(planned.resolved.job.results), json)

@@ -30,7 +30,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
             "hpcft drill --cluster slurm --partition debug",
             "hpcft drill --cluster slurm --dry-run",
         ],
-        {0: "jobs survive", 1: "they do not, or not everything could be tried", 2: "", 69: "", 78: "", 130: ""},
+        {0: "jobs survive", 1: "they do not, or not everything could be tried", 2: "", 69: "", 77: "", 78: "", 130: ""},
     )
 )
 def drill(

@@ -13,7 +13,7 @@ import typer
 
 from hpcft.cli.job_options import Plan, Request, plan, resolve, takes_job
 from hpcft.cli.output import as_json, grid, say
-from hpcft.cli.start import wanted_variant
+from hpcft.cli.start import of_training
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError
 from hpcft.spec import assets
@@ -61,10 +61,7 @@ def fetch(
 ) -> None:
     """Bring a job's model, tokenizer, data and metrics into the cache that its nodes see. What was cut off goes on
     where it was, and what is there is only looked at."""
-    if wanted_variant(request) == "ptq":
-        # Its training is LoRA's.
-        request.options["variant"] = ("lora", "--variant")
-    plans = list(_plans(request, sweep))
+    plans = list(_plans(of_training(request), sweep))
     say(plans[0].reason)
     _look_where_jobs_look(plans[0])
     found = list(_fetch([planned.resolved.job for planned in plans], refresh=refresh))

@@ -13,7 +13,7 @@ import typer
 
 from hpcft.cli.job_options import Plan, Request, plan, takes_job
 from hpcft.cli.output import as_json, grid, say, table
-from hpcft.cli.start import wanted_variant
+from hpcft.cli.start import of_training
 from hpcft.cli.texts import ending
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ class Fit:
 def fit(request: Request, json: bool = typer.Option(False, "--json", help="Print the result as JSON.")) -> None:
     """Tell how much memory a training job needs on each GPU and each node, and whether it fits, without loading its
     model."""
-    if wanted_variant(request) == "ptq":
-        # Its training is LoRA's.
-        request.options["variant"] = ("lora", "--variant")
-    planned = plan(request)
+    planned = plan(of_training(request))
     say(planned.reason)
     found = answer(planned)
     if json:

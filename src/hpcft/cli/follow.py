@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcft.cli.output import say, table
+from hpcft.cli.view import loss_text
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.state import Standing, stand
 from hpcft.errors import HpcftError, TryAgainError
@@ -21,8 +22,22 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _LOOK_S = 0.5
-# A job that has left the queue without a word is waited for so long: accounting may be far behind.
 _LOST_S = 300.0
+
+
+class Lost:
+    """Whether a run's job has left the queue, and nobody has told of it for five minutes: accounting may be far
+    behind."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def sees(self, standing: Standing) -> bool:
+        """Whether it is lost, as of this look, one of several."""
+        gone = standing.state is RunState.UNKNOWN and (standing.queue is None or standing.queue.answered)
+        now = time.monotonic()
+        self._since = (now if self._since is None else self._since) if gone else None
+        return self._since is not None and now - self._since >= _LOST_S
 
 
 class _Screen(Protocol):
@@ -38,7 +53,7 @@ class _Bar:
 
     def show(self, standing: Standing) -> None:
         status = standing.record.heartbeat
-        loss = "" if status is None or status.loss is None else f"loss {status.loss:.4f}"
+        loss = f"loss {text}" if (text := loss_text(standing)) else ""
         total = status.total_steps or None if status else None
         done = status.step if status else 0
         self._progress.update(self._task, description=_words(standing)[:60], total=total, completed=done, loss=loss)
@@ -59,7 +74,7 @@ class _Lines:
         self._last, self._at = text, now
         if status is not None and status.total_steps:
             text += f": step {status.step} of {status.total_steps}"
-            text += "" if status.loss is None else f", loss {status.loss:.4f}"
+            text += f", loss {loss}" if (loss := loss_text(standing)) else ""
         say(text)
 
 
@@ -103,18 +118,13 @@ def follow(run: Run) -> Standing:
     Returns:
         Its state; UNKNOWN when its job has left the queue and nobody has told of it for five minutes.
     """
-    poll, silent_since = Poll(), None
+    poll, lost = Poll(), Lost()
     with _screen() as screen:
         while True:
             standing = stand([read_record(run.paths.root)], poll)[0]
-            if standing.state.is_over:
+            if standing.state.is_over or lost.sees(standing):
                 return standing
             screen.show(standing)
-            now = time.monotonic()
-            lost = standing.state is RunState.UNKNOWN and (standing.queue is None or standing.queue.answered)
-            silent_since = (silent_since or now) if lost else None
-            if silent_since is not None and now - silent_since >= _LOST_S:
-                return standing
             time.sleep(_LOOK_S)
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _NO_EVAL = "evaluation.enabled"
 # Keys without an option of their own for training; how variant ptq quantises is asked with it.
 _OF_STAGES = ("bench.", "merge.")
+# Of the typed layers the last ones: bare pairs, and options with `--set`.
+COMMAND_LINE = 2
 # Options that every job has.
 ANY_JOB = ("name", "results", "model.trust", "resources.", "tracking.")
 
@@ -236,7 +238,8 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
     if request.subject is not None:
         from hpcft.cli.subject import around
 
-        layers, name = around(layers, request.kind, request.subject)
+        named = [*_job_files(request), *layers[-COMMAND_LINE:]]
+        layers, name = around(layers, named, request.kind, request.subject)
     resolved, profile, reason = resolve(layers, request.cluster, allocation)
     stem = request.preset or Path(resolved.job.data.dataset).stem
     return Plan(resolved, profile, reason, _stem(name or stem, request.kind if name else resolved.job.variant))
@@ -298,6 +301,13 @@ def _file_layers(request: Request) -> list[Layer]:
         layers.append(yaml_layer(assets.find("jobs", request.preset, what="preset", option="--preset")))
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     layers += [yaml_layer(p) for p in (home / "hpcft" / "config.yaml", Path("hpcft.yaml")) if p.is_file()]
+    return layers + _job_files(request)
+
+
+def _job_files(request: Request) -> list[Layer]:
+    from hpcft.spec.layers import yaml_layer
+
+    layers: list[Layer] = []
     for word in filter(_is_spec, request.words):
         if not word.endswith((".yaml", ".yml")):
             raise UsageError(

@@ -169,7 +169,10 @@ def wait(launched: Launched, *, quiet: bool = False) -> None:
 def absolute(job: Job) -> Job:
     """The job with paths that mean the same on every node and from every folder."""
     update: dict[str, Any] = {"results": str(user_path(job.results).absolute())}
-    sets: dict[str, Any] = {"dataset": _located(job.data.dataset), "mix": [_located(text) for text in job.data.mix]}
+    sets: dict[str, Any] = {
+        "dataset": _located(job.data.dataset),
+        "mix": [_located_in_mix(text) for text in job.data.mix],
+    }
     if job.data.validation is not None:
         sets["validation"] = _located(job.data.validation)
     update["data"] = job.data.model_copy(update=sets)
@@ -185,10 +188,16 @@ def absolute(job: Job) -> Job:
 
 
 def _located(text: str) -> str:
-    """A data set by its whole path where it is a file; `name=path` of a mix keeps its name."""
-    name, mark, path = text.rpartition("=")
-    file = user_path(path)
-    return f"{name}{mark}{file.absolute()}" if file.is_file() else text
+    """A data set by its whole path where it is a file."""
+    file = user_path(text)
+    return str(file.absolute()) if file.is_file() else text
+
+
+def _located_in_mix(text: str) -> str:
+    from hpcft.data.split import name_and_path
+
+    name, path = name_and_path(text)
+    return _located(path) if name is None else f"{name}={_located(path)}"
 
 
 def _in_doubt(paths: RunPaths) -> bool:

@@ -29,7 +29,7 @@ _RANK = re.compile(r"rank(\d+)\.log")
 @app.command(
     epilog=ending(
         ["hpcft logs first", "hpcft logs first -f", "hpcft logs first --rank 3 --attempt 1 -n 0"],
-        {0: "printed; with -f: the run is over", 2: "no such run, attempt or rank", 130: "no longer followed"},
+        {0: "printed; with -f: the run is over, or lost", 2: "no such run, attempt or rank", 130: "no longer followed"},
     )
 )
 def logs(
@@ -46,6 +46,8 @@ def logs(
     """Print a run's output: what the batch script and its ranks said, or the logs of ranks."""
     if rank is not None and all_ranks:
         raise UsageError("--rank and --all-ranks exclude each other", where="--rank")
+    if follow and attempt is not None:
+        raise UsageError("-f and --attempt exclude each other: the newest attempt is followed", where="--attempt")
     found = find_run(run, results)
     if attempt is not None and not found.paths.attempt(attempt).is_dir():
         there = ", ".join(str(n) for n in found.paths.attempt_numbers()) or "none"
@@ -55,7 +57,7 @@ def logs(
     if rank is not None and not follow and not reader.files():
         raise UsageError(f"{found.name} has no log of rank {rank}", where="--rank", hint=_ranks(found))
     printed = reader.print_last(lines)
-    if follow and attempt is None:
+    if follow:
         try:
             _follow(found, reader)
         except KeyboardInterrupt:
@@ -135,7 +137,8 @@ class _Reader:
             return
         self._at[path] = self._at.get(path, 0) + len(new)
         *whole, rest = (self._rest.get(path, b"") + new).split(b"\n")
-        self._rest[path] = rest
+        # Of a progress bar's line only the last state is printed, and it may be long.
+        self._rest[path] = rest[rest.rstrip(b"\r").rfind(b"\r") + 1 :]
         yield from (_text(line) for line in whole)
 
     def _marked(self, path: Path, line: str) -> str:
@@ -144,15 +147,16 @@ class _Reader:
 
 
 def _follow(run: Run, reader: _Reader) -> None:
-    """Print what comes until the run is over, and then what came last."""
+    """Print what comes until the run is over or lost, and then what came last."""
+    from hpcft.cli.follow import Lost
     from hpcft.cluster.poll import Poll
     from hpcft.cluster.state import stand
 
-    poll, said = Poll(), ""
+    poll, lost, said = Poll(), Lost(), ""
     while True:
         standing = stand([read_record(run.paths.root)], poll)[0]
         reader.print_new()
-        if standing.state.is_over:
+        if standing.state.is_over or lost.sees(standing):
             reader.print_rest()
             say(f"{run.name}: {standing.state}, {standing.words}")
             return
@@ -166,12 +170,15 @@ def _end(path: Path, lines: int) -> tuple[list[str], int]:
     """The last lines of a file, and its size. Read from behind: a log of days is long."""
     with path.open("rb") as file:
         size = at = file.seek(0, os.SEEK_END)
-        content = b""
-        while at > 0 and (lines == 0 or content.count(b"\n") <= lines):
-            at = max(0, at - _BLOCK)
-            file.seek(at)
-            content = file.read(min(_BLOCK, size - len(content) - at)) + content
-    found = content.split(b"\n")
+        blocks: list[bytes] = []
+        ends = 0
+        while at > 0 and (lines == 0 or ends <= lines):
+            begin = max(0, at - _BLOCK)
+            file.seek(begin)
+            blocks.append(file.read(at - begin))
+            ends += blocks[-1].count(b"\n")
+            at = begin
+    found = b"".join(reversed(blocks)).split(b"\n")
     if found and not found[-1]:
         found.pop()
     return [_text(line) for line in (found[-lines:] if lines else found)], size

@@ -13,7 +13,7 @@ from typer.core import CompletionItem, TyperGroup
 
 from hpcft import __version__
 from hpcft.cli.texts import EXIT_CODES, ending
-from hpcft.errors import HpcftError
+from hpcft.errors import HpcftError, NotAllowedError
 
 # verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`.
 VERBS = {
@@ -166,6 +166,12 @@ def main() -> None:
         # The reader of our output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        # A disk that is full, a file that may not be read: where no verb has said it in words of its own.
+        if os.environ.get("HPCFT_DEBUG"):
+            traceback.print_exc()
+        print(f"hpcft: {error}", file=sys.stderr)
+        sys.exit(NotAllowedError.exit_code)
     except UnicodeEncodeError as error:
         print(f"hpcft: this terminal cannot show {error.object[error.start]!a}; set LC_ALL=C.UTF-8", file=sys.stderr)
         sys.exit(1)

@@ -32,7 +32,7 @@ from hpcft.report.pareto import (
     retention,
 )
 from hpcft.report.points import joined_point
-from hpcft.runs.files import make_private, write_atomic, write_json
+from hpcft.runs.files import explained, make_private, write_atomic, write_json
 from hpcft.runs.run import Run, find_runs, list_runs
 from hpcft.spec.variants import VARIANTS
 
@@ -207,7 +207,8 @@ def _write(result: _Comparison, folder: Path) -> None:
     if not result.points:
         say("nothing to draw")
         return
-    make_private(folder)
+    with explained(folder, "make the folder"):
+        make_private(folder)
     write_json(folder / "pareto.json", _document(result))
     write_atomic(folder / "pareto.html", pareto_html(result.front, result.measures, result.groups))
     y, x = result.measures[:2]

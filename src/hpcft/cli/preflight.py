@@ -151,17 +151,31 @@ def _weights(plan: Plan) -> Weights | None:
         return None
 
 
+def _passed_on(plan: Plan) -> dict[str, str]:
+    """The variables that the job will have of those here; one that runs in this allocation has them all."""
+    from hpcft.cluster.render import exported
+
+    profile = plan.profile
+    whole = profile.scheduler != "slurm" or "SLURM_JOB_ID" in os.environ
+    return {name: os.environ[name] for name in (os.environ if whole else exported(profile))} | profile.env
+
+
 def wandb_findings(plan: Plan) -> Iterator[Finding]:
     """Whether the run can be tracked as it asks to be."""
     mode, internet = plan.resolved.job.tracking.mode, plan.profile.internet
-    known = key_available()
-    if mode == "online" and not known:
+    known = key_available(_passed_on(plan))
+    here = known or key_available()
+    if here and not known and (mode == "online" or (mode == "auto" and internet)):
+        message = "a key is in this shell's variables alone, which no job gets"
+        light, mend = (red, "wandb login    # or --wandb offline") if mode == "online" else (yellow, "wandb login")
+        yield light("wandb", f"{message}: it would record offline", mend, "tracking.mode")
+    elif mode == "online" and not known:
         yield red("wandb", "no key is stored for wandb", "wandb login    # or --wandb offline", "tracking.mode")
     elif mode == "online" and not internet:
         yield yellow(
             "wandb", "the nodes have no internet; the run records offline", "hpcft sync    # from the login node"
         )
-    elif known:
-        yield green("wandb", "a key is stored")
+    elif here:
+        yield green("wandb", "a key is stored" if known else "this shell has a key")
     elif mode == "auto":
         yield grey("wandb", "no key is stored: runs record offline; wandb login, then hpcft sync")

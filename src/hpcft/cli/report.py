@@ -10,7 +10,7 @@ from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, printable, say
 from hpcft.cli.texts import ending
 from hpcft.errors import UsageError
-from hpcft.runs.files import make_private, write_atomic
+from hpcft.runs.files import explained, make_private, write_atomic
 from hpcft.runs.run import Run, find_runs, list_runs
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -54,7 +54,8 @@ def report(
     page = out or (chosen[0].paths.root if len(chosen) == 1 else results) / "report.html"
     if page.is_dir():
         raise UsageError("is a folder", where=f"--out {page}", hint=f"--out {page / 'report.html'}")
-    make_private(page.parent)
+    with explained(page.parent, "make the folder"):
+        make_private(page.parent)
     write_atomic(page, html_of(found))
     written = [page]
     if png:

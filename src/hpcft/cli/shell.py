@@ -14,6 +14,7 @@ from hpcft.cli.job_options import Request, plan, takes_job
 from hpcft.cli.output import say
 from hpcft.cli.texts import ending
 from hpcft.errors import ConfigError, UnavailableError
+from hpcft.runs.files import explained, make_private
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -24,7 +25,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
             "hpcft shell --cluster slurm --time 01:00:00 --dry-run",
             "hpcft shell --cluster slurm --gpus-per-node 2 --set resources.mem_gb=32 --dry-run",
         ],
-        {0: "left with exit; other codes are the shell's own", 2: "", 69: "no Slurm here", 78: ""},
+        {0: "left with exit; other codes are the shell's own", 2: "", 69: "no Slurm here", 77: "", 78: ""},
     )
 )
 @takes_job
@@ -54,7 +55,8 @@ def shell(
         raise UnavailableError("there is no Slurm here: salloc is not found", hint="is its module loaded?")
     # In the home, which the nodes see; /tmp is each node's own.
     folder = Path.home() / ".cache" / "hpcft"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with explained(folder, "make the folder"):
+        make_private(folder)
     handle, name = tempfile.mkstemp(prefix="shell-", suffix=".sh", dir=folder)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         # The shell has read it when it runs this line.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcft import __version__
-from hpcft.cli.job_options import Plan, resolve
+from hpcft.cli.job_options import COMMAND_LINE, Plan, resolve
 from hpcft.cli.subject import taken
 from hpcft.errors import HpcftError
 from hpcft.models.tools import check_environment
@@ -30,8 +30,6 @@ _DECIDES = {
     "bench": ("data", "evaluation", "bench"),
     "report": (),
 }
-# Of the typed layers the last ones: pairs and options, which are stronger than the pipeline's file.
-_COMMAND_LINE = 2
 _HASHED_BYTES = 256 * 1024 * 1024
 
 
@@ -106,8 +104,8 @@ def plan_stages(pipeline: Pipeline, typed: list[Layer], cluster: str | None, res
         strong: dict[str, Any] = {"kind": stage.kind, "name": stage.name, "results": str(results)}
         if stage.kind == "quantize":
             strong["variant"] = "ptq"
-        common = [*typed[:-_COMMAND_LINE], pipeline.base]
-        command_line = [_without(layer, ("variant", "name")) for layer in typed[-_COMMAND_LINE:]]
+        common = [*typed[:-COMMAND_LINE], pipeline.base]
+        command_line = [_without(layer, ("variant", "name")) for layer in typed[-COMMAND_LINE:]]
         if stage.kind != "train":
             # Ranks and nodes are for training; what a stage itself says of them counts.
             common, command_line = ([_without(la, tuple(below)) for la in part] for part in (common, command_line))
@@ -132,11 +130,14 @@ def _without(layer: Layer, keys: tuple[str, ...]) -> Layer:
 
 
 def _content(job: Job, before: list[str]) -> str:
+    from hpcft.data.split import name_and_path
+
     told = job.model_dump(mode="json", include={"kind", "variant", "model", *_DECIDES[job.kind]})
     told["seed"] = job.training.seed
-    files = [job.data.dataset, *job.data.mix, *([job.data.validation] if job.data.validation else [])]
+    mix = [name_and_path(text)[1] for text in job.data.mix]
     if "data" in told:
-        told["files"] = [_digest(text.rpartition("=")[2]) for text in files]
+        paths = [job.data.dataset, *mix, *([job.data.validation] if job.data.validation else [])]
+        told["files"] = [_digest(path) for path in paths]
     if before:
         # The model is what the stages before made.
         told["model"].pop("name")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import typer
 
 from hpcft.cli.job_options import Plan, Request, plan, typed_layers
@@ -68,6 +70,14 @@ def wanted_variant(request: Request) -> str:
     from hpcft.spec.build import merge
 
     return str(merge(typed_layers(request))[0].get("variant", ("", ""))[0])
+
+
+def of_training(request: Request) -> Request:
+    """What was typed, said of the job that trains: `ptq` is several jobs, and its training is LoRA's."""
+    if wanted_variant(request) != "ptq":
+        return request
+    pairs = [pair for pair in request.pairs if pair.removeprefix("--").partition("=")[0] != "variant"]
+    return replace(request, options={**request.options, "variant": ("lora", "--variant")}, pairs=pairs)
 
 
 def _show(planned: Plan, json: bool) -> None:

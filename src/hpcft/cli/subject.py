@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from hpcft.spec.layers import Layer
 
 # Of the run's own job: what its model is, and what it was trained and scored on.
-_TAKEN = ("variant", "results", "model.", "data.", "lora.", "evaluation.", "quantize.", "tracking.")
+_TAKEN = ("variant", "model.", "data.", "lora.", "evaluation.", "quantize.")
 _TAKEN_ALONE = ("training.seed", "training.per_device_eval_batch_size")
+# Where the new run stands and is told of; no score hangs on it, so files and the environment may say otherwise.
+_PLACE = ("results", "tracking.")
 _MAKES_A_MODEL = ("train", "merge", "quantize")
 
 
@@ -55,8 +57,12 @@ def model_of(run: Run) -> str:
     return str(run.config["model"]["name"])
 
 
-def around(layers: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]:
-    """Layers with the run's own values below them, and above them what cannot be another.
+def around(layers: list[Layer], named: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]:
+    """Layers with the run's own values above them, except for what was named for this job.
+
+    Args:
+        layers: everything that files, the environment and the command line say, weakest first.
+        named: those of them that are for this job alone: the job files that were named, and the command line.
 
     Returns:
         The layers, and what the job's run is called after.
@@ -67,27 +73,31 @@ def around(layers: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]
     from hpcft.spec.build import merge
     from hpcft.spec.layers import mapping_layer
 
-    typed = merge(layers)[0]
+    typed, told = merge(layers)[0], merge(named)[0]
     found = find_subject(text, Path(str(typed.get("results", ("results", ""))[0])))
-    weak: dict[str, Any] = {} if found.run is None else taken(found.run.config)
+    own: dict[str, Any] = {} if found.run is None else taken(found.run.config)
     strong: dict[str, Any] = {"kind": kind, "model.name": found.model}
     if found.run is not None:
         strong["of"] = str(found.run.paths.root)
     elif kind in ("evaluate", "bench", "quantize") and "data.dataset" not in typed and "data.validation" not in typed:
         raise UsageError(f"'{text}' is no run, so it is not known what to ask it", hint="name a data set: --dataset")
+    # How a run that was not quantised would have been says nothing.
+    below = (*_PLACE, "quantize.") if kind == "quantize" else _PLACE
+    weak = {k: v for k, v in own.items() if k.startswith(below)}
+    own = {k: v for k, v in own.items() if k not in told and k not in weak}
     if kind == "quantize":
         strong["variant"] = "ptq"
-    if "data.dataset" in typed and "data.validation" not in typed:
+    if "data.dataset" in told and "data.validation" not in told:
         # A set that is named here is asked whole, and its columns are its own.
-        weak = {k: v for k, v in weak.items() if not k.startswith("data.") or k == "data.max_length"}
+        own = {k: v for k, v in own.items() if not k.startswith("data.") or k == "data.max_length"}
         strong["data.validation"] = typed["data.dataset"][0]
     origin = f"run {found.name}" if found.run else f"model {found.name}"
-    return [mapping_layer(weak, origin), *layers, mapping_layer(strong, origin)], found.name
+    return [mapping_layer(weak, origin), *layers, mapping_layer(own | strong, origin)], found.name
 
 
 def taken(config: dict[str, Any]) -> dict[str, Any]:
-    """What a job that works on a run takes over from the run's own job."""
+    """What a job that works on a run takes over from the run's own job; what that leaves unset too."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return {k: v for k, v in flat.items() if v is not None and (k.startswith(_TAKEN) or k in _TAKEN_ALONE)}
+    return {k: v for k, v in flat.items() if k.startswith((*_TAKEN, *_PLACE)) or k in _TAKEN_ALONE}

@@ -7,6 +7,7 @@ import typer
 from hpcft.cli.job_options import Request, takes_job
 from hpcft.cli.start import CONCURRENCY, DRY_RUN, JSON, WAIT, start
 from hpcft.cli.texts import SUBMIT_CODES, ending
+from hpcft.errors import UsageError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -40,4 +41,6 @@ def submit(
 
         short_start(request, sweep or [], seeds, concurrency, wait=wait, dry_run=dry_run, json=json)
         return
+    if concurrency is not None:
+        raise UsageError("is of the trials of a sweep", where="--concurrency", hint="with --sweep or --seeds")
     start(request, wait=wait, dry_run=dry_run, json=json)

@@ -7,18 +7,27 @@ from pathlib import Path
 import typer
 
 from hpcft.cli.job_options import Request, takes_sweep, typed_layers
-from hpcft.cli.output import say
+from hpcft.cli.output import as_json, say
 from hpcft.cli.start import CONCURRENCY, DRY_RUN, JSON, WAIT
 from hpcft.cli.sweep_view import follow, preview, show, tell
 from hpcft.cli.texts import ending
 from hpcft.cli.trials import begin, make_sweep, plan_trials, sweep_layers
-from hpcft.errors import HpcftError
+from hpcft.errors import HpcftError, UsageError
 from hpcft.runs.run import RunState
-from hpcft.runs.sweep import PRUNED, SweepFolder, find_sweep, sweep_rows
+from hpcft.runs.sweep import PRUNED, SweepFolder, find_sweep, number_text, sweep_rows
 from hpcft.spec import assets
 from hpcft.spec.layers import Layer
 from hpcft.spec.sweep import Sweep
 from hpcft.spec.sweep_file import read_sweep
+
+# The options that mean something: of a sweep that begins, and of what else can be done.
+_MEANS = {
+    "": ("--count", "--concurrency", "--sweep-seed", "--wait", "--dry-run", "--json"),
+    "--agents": ("--count", "--dry-run", "--json"),
+    "--continue": ("--failed", "--wait", "--dry-run", "--json"),
+    "--status": ("--json",),
+    "--stop": ("--dry-run",),
+}
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -39,7 +48,9 @@ def sweep(
     request: Request,
     count: int = typer.Option(None, "--count", min=1, metavar="N", help="Most trials; the file's run_cap when absent."),
     concurrency: int = CONCURRENCY,
-    sweep_seed: int = typer.Option(0, "--sweep-seed", help="Of the values that are drawn or searched."),
+    sweep_seed: int = typer.Option(
+        None, "--sweep-seed", metavar="N", help="Of the values that are drawn or searched; 0 when absent."
+    ),
     agents: int = typer.Option(
         None, "--agents", min=1, metavar="N", help="Start N agents of W&B instead, which ask its server for trials."
     ),
@@ -56,16 +67,37 @@ def sweep(
 ) -> None:
     """Try a grid, random values or a search: trials that are runs, as few arrays as Slurm allows."""
     named = str(request.subject)
+    verbs = [
+        flag
+        for flag, on in {
+            "--continue": go_on,
+            "--status": status,
+            "--stop": stop,
+            "--agents": agents is not None or sweep_id is not None,
+        }.items()
+        if on
+    ]
+    given = {
+        "--count": count is not None,
+        "--concurrency": concurrency is not None,
+        "--sweep-seed": sweep_seed is not None,
+        "--failed": failed,
+        "--wait": wait,
+        "--dry-run": dry_run,
+        "--json": json,
+    }
+    _refuse_idle(verbs, [flag for flag, on in given.items() if on])
     if go_on or status or stop:
+        _refuse_values(request, verbs[0])
         folder = find_sweep(named, _results(request))
         if stop:
-            from hpcft.cluster.controller import stop_controller
+            from hpcft.cluster.controller import controller_of, stop_controller
 
-            say(stop_controller(folder))
+            say(f"its controller: {controller_of(folder) or 'none runs'}" if dry_run else stop_controller(folder))
         elif status:
             show(folder, json)
         else:
-            _continue(folder, failed=failed, wait=wait, json=json)
+            _continue(folder, failed=failed, wait=wait, dry_run=dry_run, json=json)
         return
     path = assets.find("sweeps", named, what="sweep", option="SWEEP")
     found = read_sweep(path)
@@ -81,7 +113,7 @@ def sweep(
         sweep_layers(found, request),
         request.cluster,
         count=count,
-        seed=sweep_seed,
+        seed=sweep_seed or 0,
         concurrency=concurrency,
         wait=wait,
         dry_run=dry_run,
@@ -120,10 +152,44 @@ def start_sweep(
         _require_all(folder)
 
 
-def _continue(folder: SweepFolder, *, failed: bool, wait: bool, json: bool) -> None:
+def _refuse_idle(verbs: list[str], given: list[str]) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        UsageError: two things are to be done, or an option means nothing for the one.
+    """
+    if len(verbs) > 1:
+        raise UsageError(f"{verbs[0]} and {verbs[1]} exclude each other", where=verbs[1])
+    verb = verbs[0] if verbs else ""
+    for flag in given:
+        if flag not in _MEANS[verb]:
+            raise UsageError(f"means nothing with {verb}" if verb else "means nothing here", where=flag)
+
+
+def _refuse_values(request: Request, verb: str) -> None:
+    """Refuse values of a job whose sweep was begun with others; where it lies may be said.
+
+    Raises:
+        UsageError: with the first of them.
+    """
+    own = [flag for key, (_, flag) in request.options.items() if key != "results"]
+    own += ["--set" for pair in request.pairs if not pair.startswith("results=")] + request.words
+    own += [flag for flag, on in (("--preset", request.preset), ("--cluster", request.cluster)) if on]
+    if own:
+        raise UsageError(f"means nothing with {verb}: the sweep's jobs stay as they were begun", where=own[0][:60])
+
+
+def _continue(folder: SweepFolder, *, failed: bool, wait: bool, dry_run: bool, json: bool) -> None:
     from hpcft.cli.trials import go_on
 
-    begun = go_on(folder, failed=failed)
+    begun = go_on(folder, failed=failed, dry_run=dry_run)
+    if dry_run:
+        left = begun["left"] or []
+        if json:
+            as_json({"sweep": folder.name, "trials": left})
+        elif left:
+            print(f"{len(left)} trials would be submitted: {number_text(left)}")
+        return
     tell(folder, begun, json=json and not wait)
     if wait:
         follow(folder)

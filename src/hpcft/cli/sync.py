@@ -11,7 +11,7 @@ import typer
 
 from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.texts import ending
-from hpcft.errors import HpcftError, NotAllowedError, UnavailableError, UsageError
+from hpcft.errors import HpcftError, NotAllowedError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.run import Run, RunState, find_runs, run_folders
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 # Where nobody can be asked about a job, a run that is silent for so long has ended.
 _SILENT_S = 86400.0
+# What another try may mend.
+_PASSING = (UnavailableError.exit_code, TryAgainError.exit_code)
 # Between two tries while the server does not answer, at most.
 _LONGEST_S = 600.0
 
@@ -31,6 +33,7 @@ _LONGEST_S = 600.0
         ["hpcft sync first --dry-run", "hpcft sync --since 2d --dry-run", "hpcft sync --dry-run --json"],
         {
             0: "all that can be sent is there; nothing to do counts as well",
+            1: "a run cannot be sent for a reason of its own; the others were",
             2: "no such run",
             69: "wandb's server does not answer",
             75: "the server does not show all yet, or another sync is at work; try again",
@@ -89,10 +92,11 @@ def sync(
             root = outcome.run.paths.root
             found[root] = outcome.after(found.get(root))
         code = _gravest(outcomes)
-        if not watch or code == NotAllowedError.exit_code or (chosen.settled and code == 0):
+        passing = any(outcome.code in _PASSING for outcome in outcomes)
+        if not watch or code == NotAllowedError.exit_code or (chosen.settled and not passing):
             break
         # A server that is away is not asked every minute all night.
-        pause = min(2 * pause, max(every, _LONGEST_S)) if code else every
+        pause = min(2 * pause, max(every, _LONGEST_S)) if passing else every
         time.sleep(pause)
     report(dues, list(found.values()), results, json=json)
     if code:
@@ -130,8 +134,8 @@ class _Chosen:
             run, ended = Run(standing.record.root), _has_ended(standing)
             try:
                 dues.append(due(run, ended=ended, again=again))
-            except HpcftError as error:
-                dues.append(Due(run, ended, f"cannot be read: {error.message}"))
+            except (HpcftError, OSError) as error:
+                dues.append(Due(run, ended, f"cannot be read: {getattr(error, 'message', error)}"))
         return dues
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from hpcft.cli.job_options import Plan, Request, resolve, takes_job, typed_layers
+from hpcft.cli.job_options import COMMAND_LINE, Plan, Request, resolve, takes_job, typed_layers
 from hpcft.cli.output import say
 from hpcft.errors import ConfigError, UsageError
 from hpcft.runs.create import discard, make_run_directory, new_run_id
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     # A dry run needs neither it nor submitit behind it.
     from hpcft.cluster.array import Queued
 
-# Of the typed layers the last two are the command line: bare pairs, and options.
-_COMMAND_LINE = 2
 # Their values are found from here, and the trial runs elsewhere.
 _PATHS = ("model.name", "data.dataset", "data.mix", "data.validation")
 _SHOWN_PROBLEMS = 20
@@ -74,7 +72,7 @@ def sweep_layers(sweep: Sweep, typed: Request) -> list[Layer]:
     pairs = [word for word in typed.words if "=" in word]
     inner = replace(inner, preset=typed.preset or inner.preset, words=[*inner.words, *files])
     own = Request(options=typed.options, pairs=typed.pairs, words=pairs)
-    layers = [*typed_layers(inner), *typed_layers(own)[-_COMMAND_LINE:]]
+    layers = [*typed_layers(inner), *typed_layers(own)[-COMMAND_LINE:]]
     # The seed that is typed is the first of several.
     swept = {p.key: p.where for p in sweep.parameters if not p.where.startswith("--seeds")}
     twice = [
@@ -293,14 +291,14 @@ def _begun(queued: Queued | None = None, controller: int | None = None) -> dict[
     return {"arrays": queued.job_ids, "left": len(queued.left), "reason": reason, "controller": None}
 
 
-def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
+def go_on(folder: SweepFolder, *, failed: bool, dry_run: bool = False) -> dict[str, Any]:
     """Submit what is left of a sweep, or start its controller again.
 
     Args:
-        failed: the trials that failed too.
+        failed: the trials that failed too. dry_run: submit and start nothing.
 
     Returns:
-        As `begin`.
+        As `begin`; of a dry run `left` has the numbers of the trials that would be submitted.
 
     Raises:
         TryAgainError: it is not known yet what became of an earlier submission.
@@ -316,6 +314,9 @@ def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
         if (holder := controller_of(folder)) is not None:
             say(f"its controller runs: {holder}")
             return _begun()
+        if dry_run:
+            say("its controller would be started again")
+            return _begun()
         return _begun(controller=start_controller(folder, Path.cwd()))
     repair_sweep(folder)
     over = (RunState.SUCCESS, PRUNED) if failed else (RunState.SUCCESS, PRUNED, RunState.FAILURE)
@@ -325,5 +326,7 @@ def go_on(folder: SweepFolder, *, failed: bool) -> dict[str, Any]:
     if not numbers:
         say("no trial is left to be submitted")
         return _begun()
+    if dry_run:
+        return _begun() | {"left": numbers}
     profile = load_profile(folder.settings.cluster, str(folder.paths.settings))
     return _begun(submit_trials(folder, build([yaml_layer(folder.paths.job)]).job, profile, numbers, say))

@@ -21,6 +21,7 @@ from hpcft.cluster.slurm import call
 from hpcft.cluster.submit import Submitted, local_environment
 from hpcft.errors import HpcftError
 from hpcft.runs.events import read_log
+from hpcft.runs.files import explained
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run, RunState
 
@@ -104,9 +105,10 @@ def make_model(folder: Path) -> None:
     Made by a process of its own, whose libraries say a lot.
 
     Raises:
-        HpcftError: it cannot be made.
+        HpcftError: it cannot be made. NotAllowedError: nor its folder.
     """
-    folder.mkdir(mode=0o700, parents=True)
+    with explained(folder, "make the folder"):
+        folder.mkdir(mode=0o700, parents=True)
     command = [sys.executable, "-P", "-c", _MAKE, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:

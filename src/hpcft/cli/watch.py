@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from hpcft.cli.complete import runs_and_groups
 from hpcft.cli.output import as_json, grid, printable, say
 from hpcft.cli.texts import ending
 from hpcft.runs.record import Record, read_record
-from hpcft.runs.run import find_runs, label, run_folders
+from hpcft.runs.run import RunState, find_runs, label, run_folders
 
 if TYPE_CHECKING:
+    from hpcft.cli.follow import Lost
     from hpcft.cluster.poll import Poll
     from hpcft.cluster.state import Standing
 
@@ -78,10 +80,13 @@ class _Watched:
     """The runs that are watched: those named, or all that are not over, and those that were when it began."""
 
     def __init__(self, named: Sequence[str], results: Path) -> None:
+        from hpcft.cli.follow import Lost
+
         self._named = [run.paths.root for run in find_runs(named, results)] if named else None
         self._results = results
         self._shown: dict[Path, None] = dict.fromkeys(self._named or [])
         self._over: dict[Path, Standing] = {}
+        self._lost: defaultdict[Path, Lost] = defaultdict(Lost)
         self._done: set[Path] = set()
         self._next_scan = 0.0
 
@@ -89,24 +94,29 @@ class _Watched:
         """Their states now."""
         from hpcft.cluster.state import stand
 
-        roots = [root for root in self._shown if root not in self._over]
+        rescan = time.monotonic() >= self._next_scan
+        if rescan:
+            self._next_scan = time.monotonic() + _RESCAN_S
+        roots = [root for root in self._shown if root not in self._over or (rescan and self._may_resume(root))]
         records: list[Record] = [read_record(root) for root in roots]
-        records += self._news()
+        records += self._news() if rescan and self._named is None else []
         fresh = {standing.record.root: standing for standing in stand(records, poll)}
         for root, standing in fresh.items():
-            if root in self._shown and standing.state.is_over:
+            if root not in self._shown and standing.state.is_over:
+                continue
+            self._shown[root] = None
+            if standing.state.is_over or self._lost[root].sees(standing):
                 self._over[root] = standing
-            elif standing.state.is_over:
-                self._done.add(root)
             else:
-                self._shown[root] = None
+                self._over.pop(root, None)
         return [fresh.get(root) or self._over[root] for root in self._shown]
 
+    def _may_resume(self, root: Path) -> bool:
+        return self._over[root].state is not RunState.SUCCESS
+
     def _news(self) -> list[Record]:
-        """Records of runs that were not known, from time to time."""
-        if self._named is not None or time.monotonic() < self._next_scan:
-            return []
-        self._next_scan = time.monotonic() + _RESCAN_S
+        """Records of runs that are not shown. One that has failed may be resumed, so that only the end marker tells
+        that it need not be read again."""
         found = []
         for root in run_folders(self._results):
             if root in self._shown or root in self._done:

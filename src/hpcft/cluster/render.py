@@ -145,6 +145,11 @@ def _templates_of(folders: tuple[Path, ...]) -> Any:
     return environment
 
 
+def exported(profile: Profile) -> list[str]:
+    """Names of this shell's variables that a job gets."""
+    return list(dict.fromkeys(name for name in (*_EXPORTED, *profile.export) if name in os.environ))
+
+
 def profile_environment(profile: Profile) -> list[tuple[str, str]]:
     """Variables of a job on a cluster, by name."""
     env = dict(profile.env)
@@ -182,7 +187,6 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Seq
     r = job.resources
     if any(not job_id.isdecimal() for job_id in after):
         raise ConfigError("a job can only wait for Slurm jobs", where=", ".join(after))
-    exported = [name for name in (*_EXPORTED, *profile.export) if name in os.environ]
     return {
         "job_name": job_name(paths, run_id),
         "run_id": run_id,
@@ -191,7 +195,7 @@ def _values(job: Job, profile: Profile, paths: RunPaths, run_id: str, after: Seq
         "asked": asked_options(job),
         "log": str(paths.batch_log),
         "signal_seconds": r.signal_seconds,
-        "export": ",".join(dict.fromkeys(exported)) or "NIL",
+        "export": ",".join(exported(profile)) or "NIL",
         "after": ":".join(after),
         "sbatch": sorted(profile.sbatch.items()),
         "run": str(paths.root),

@@ -14,7 +14,7 @@ from hpcft.data.kinds import Pair, PairReader, Source, Task, read_source
 from hpcft.data.prompts import Prompt, prompt_for
 from hpcft.data.sources import stream_rows
 from hpcft.errors import ConfigError, DataError
-from hpcft.spec.identifiers import identifier_fault, slug
+from hpcft.spec.identifiers import identifier_fault, slug, user_path
 from hpcft.spec.job import DataSection
 
 log = logging.getLogger(__name__)
@@ -194,15 +194,20 @@ def check_labels(labels: Sequence[str], wanted: int | None) -> None:
         )
 
 
+def name_and_path(text: str) -> tuple[str | None, str]:
+    """An entry of a mix, `name=path` or a path alone, in which a `=` may stand too."""
+    name, mark, path = text.partition("=")
+    return (name, path) if mark and not user_path(text).is_file() else (None, text)
+
+
 def named_sets(data: DataSection) -> list[tuple[str, str]]:
     """(name, path) of each set; the name is empty of a set alone."""
     if not data.mix:
         return [("", data.dataset)]
     named = []
     for text in data.mix:
-        name, mark, path = text.partition("=")
-        if not mark:
-            name, path = slug(text.rpartition("/")[2].partition(".")[0]), text
+        given, path = name_and_path(text)
+        name = slug(text.rpartition("/")[2].partition(".")[0]) if given is None else given
         if not path.strip() or (fault := identifier_fault(name)):
             problem = f"the name {fault}" if path.strip() else "has no path"
             raise ConfigError(f"'{text[:60]}': {problem}", where="data.mix", hint="write name=path")

@@ -26,7 +26,7 @@ def point_of(run: Run) -> Point | None:
     Raises:
         DataError: a file of the run is damaged.
     """
-    values = {key: number for key, value in run.metrics.items() if (number := _number(value)) is not None}
+    values = {key: found for key, value in run.metrics.items() if (found := number(value)) is not None}
     if not values:
         return None
     config = run.config
@@ -75,8 +75,8 @@ def joined_point(lineage: Lineage) -> Point | None:
     )
 
 
-def _number(value: Any) -> float | None:
-    # A run's files have NaN and infinities as words.
+def number(value: Any) -> float | None:
+    """A figure of a run's files, which have NaN and infinities as words; None of what is no number."""
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("nan", "inf", "-inf")):
         return None
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from hpcft.report.points import number
 from hpcft.runs.run import Run
 
 # (label, key, format): what a reader looks for first stands first.
@@ -49,8 +51,11 @@ COSTS = (
 )
 
 
-def _rows(metrics: dict[str, Any], table: tuple[tuple[str, str, str], ...]) -> list[tuple[str, str]]:
-    return [(label, form.format(metrics[key])) for label, key, form in table if key in metrics]
+def _text(metrics: dict[str, Any], key: str, form: str) -> str | None:
+    found = number(metrics.get(key))
+    if found is None:
+        return None
+    return form.format(metrics[key]) if math.isfinite(found) else str(found)
 
 
 def size_text(gb: float) -> str:
@@ -62,12 +67,12 @@ def result_rows(run: Run) -> list[tuple[str, str]]:
     """Scores and costs of a finished run: (label, value), with the base model's score where it was taken."""
     metrics = run.metrics
     rows = []
-    for (label, value), key in zip(_rows(metrics, _SCORES), [k for _, k, _ in _SCORES if k in metrics], strict=True):
-        base = metrics.get(key.replace("final/", "base/", 1)) if key.startswith("final/") else None
-        rows.append((label, value if base is None else f"{value}   before tuning {base:.4f}"))
-    rows += _rows(metrics, COSTS)
-    if "inference/model_size_gb" in metrics:
-        rows.append(("model size on disk", size_text(metrics["inference/model_size_gb"])))
+    for label, key, form in (*_SCORES, *COSTS):
+        base = _text(metrics, key.replace("final/", "base/", 1), form) if key.startswith("final/") else None
+        if (text := _text(metrics, key, form)) is not None:
+            rows.append((label, text if base is None else f"{text}   before tuning {base}"))
+    if (size := number(metrics.get("inference/model_size_gb"))) is not None:
+        rows.append(("model size on disk", size_text(size)))
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hpcft.spec.types import Identifier, Reference, ScriptPath, SlurmTime, ZeroStage, short
+from hpcft.spec.types import Identifier, Reference, ScriptPath, SlurmTime, Tag, ZeroStage, short
 from hpcft.spec.variants import VARIANTS
 
 
@@ -222,7 +222,7 @@ class TrackingSection(Section):
     group: Identifier | None = Field(None, description="wandb's group; of a sweep's trials the sweep's name")
     log_every: int = Field(20, ge=1, description="optimizer steps between two points sent to wandb")
     log_model: bool = Field(True, description="log final_model/ as an artifact")
-    tags: list[Reference] = Field(default_factory=list, description="wandb's tags")
+    tags: list[Tag] = Field(default_factory=list, description="wandb's tags, of at most 64 characters each")
     notes: str = Field("", max_length=65536, description="wandb's notes")
 
 

@@ -6,7 +6,7 @@ same wherever they stand, whatever YAML's rules for bare words would make of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -119,18 +119,31 @@ def yaml_root(path: Path) -> tuple[yaml.Node | None, str]:
         raise ConfigError(f"cannot be read: {error.strerror}", where=shown) from error
 
 
-def _walk(node: yaml.MappingNode, prefix: str, shown: str, layer: Layer, count: list[int]) -> None:
+def entries(
+    node: yaml.MappingNode, shown: str, problems: list[Problem], prefix: str = ""
+) -> Iterator[tuple[str, str, yaml.Node]]:
+    """The keys of a mapping in a YAML file, each with its place and its value; one that stands twice is a problem."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         where = f"{shown}:{key_node.start_mark.line + 1}"
         key = f"{prefix}{key_node.value}" if isinstance(key_node, yaml.ScalarNode) else f"{prefix}?"
         if key in seen:
-            layer.problems.append(Problem(where, key, f"stands twice, first in line {seen[key]}"))
+            problems.append(Problem(where, key, f"stands twice, first in line {seen[key]}"))
             continue
         seen[key] = key_node.start_mark.line + 1
+        yield key, where, value_node
+
+
+def is_empty(node: yaml.Node) -> bool:
+    """Whether nothing stands there, as of a key without a value."""
+    return isinstance(node, yaml.ScalarNode) and not node.value
+
+
+def _walk(node: yaml.MappingNode, prefix: str, shown: str, layer: Layer, count: list[int]) -> None:
+    for key, where, value_node in entries(node, shown, layer.problems, prefix):
         if isinstance(value_node, yaml.MappingNode) and not prefix and key in sections():
             _walk(value_node, f"{key}.", shown, layer, count)
-        elif key in sections() and _plain(value_node, count) not in (None, ""):
+        elif key in sections() and not is_empty(value_node):
             layer.problems.append(Problem(where, key, "is a section: its keys stand indented below it"))
         elif key not in sections():
             value = _plain(value_node, count)

@@ -22,7 +22,7 @@ import yaml
 
 from hpcft.errors import ConfigError
 from hpcft.spec.identifiers import identifier_fault
-from hpcft.spec.layers import Layer, Problem, SpecError, node_layer, yaml_root
+from hpcft.spec.layers import Layer, Problem, SpecError, entries, is_empty, node_layer, yaml_root
 
 # What a kind of job works on: the kinds of the runs that have it.
 _WORKS_ON: dict[str, tuple[str, ...]] = {
@@ -72,17 +72,22 @@ def read_pipeline(path: Path) -> Pipeline:
         ConfigError: it cannot be read, or has no stages. SpecError: with every wrong stage.
     """
     root, shown = yaml_root(path)
-    parts = _mapping(root)
+    problems: list[Problem] = []
+    parts = _mapping(root, shown, problems)
     if not isinstance(root, yaml.MappingNode) or "stages" not in parts:
         raise ConfigError("has no stages", where=shown, hint="stages: {NAME: {kind: …, of: …}}")
-    problems = [
+    problems += [
         Problem(f"{shown}:{node.start_mark.line + 1}", key, "is neither base nor stages")
         for key, node in parts.items()
         if key not in ("base", "stages")
     ]
     common = parts.get("base")
     base = node_layer(common, shown) if isinstance(common, yaml.MappingNode) else Layer()
-    read = [_read(name, node, shown, problems) for name, node in _mapping(parts["stages"]).items()]
+    if common is not None and not isinstance(common, yaml.MappingNode) and not is_empty(common):
+        where = f"{shown}:{common.start_mark.line + 1}"
+        problems.append(Problem(where, "base", "is no mapping: the keys of every stage's job stand indented below it"))
+    stages_of = _mapping(parts["stages"], shown, problems)
+    read = [_read(name, node, shown, problems) for name, node in stages_of.items()]
     problems += base.problems + [problem for stage in read for problem in stage.layer.problems]
     stages = _ordered(list(_spread(read)), shown, problems)
     if problems:
@@ -92,10 +97,10 @@ def read_pipeline(path: Path) -> Pipeline:
     return Pipeline(path.stem, base, tuple(stages))
 
 
-def _mapping(node: yaml.Node | None) -> dict[str, yaml.Node]:
+def _mapping(node: yaml.Node | None, shown: str, problems: list[Problem]) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
         return {}
-    return {str(getattr(key, "value", "?")): value for key, value in node.value}
+    return {key: value for key, _, value in entries(node, shown, problems)}
 
 
 def _read(name: str, node: yaml.Node, shown: str, problems: list[Problem]) -> Stage:
@@ -109,7 +114,11 @@ def _read(name: str, node: yaml.Node, shown: str, problems: list[Problem]) -> St
         return Stage(name, "train", (), Layer())
     layer = node_layer(node, shown)
     kind = str(layer.values.pop("kind", ("train", where))[0])
-    of = layer.values.pop("of", ([], where))[0]
+    of, of_where = layer.values.pop("of", ([], where))
+    names = [of] if isinstance(of, str) else of or []
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        problems.append(Problem(of_where, f"{name}.of", "is the name of a stage, or a list of names"))
+        names = []
     if kind not in _WORKS_ON:
         near = get_close_matches(kind, _WORKS_ON, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
@@ -118,7 +127,7 @@ def _read(name: str, node: yaml.Node, shown: str, problems: list[Problem]) -> St
     for key in ("name", "results", "runs"):
         if key in layer.values:
             problems.append(Problem(layer.values.pop(key)[1], f"{name}.{key}", "is the pipeline's to choose"))
-    return Stage(name, kind, tuple([of] if isinstance(of, str) else of), layer)
+    return Stage(name, kind, tuple(names), layer)
 
 
 def _spread(stages: list[Stage]) -> Iterator[Stage]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from hpcft.errors import ConfigError
-from hpcft.spec.layers import Problem, SpecError, yaml_root
+from hpcft.spec.layers import Problem, SpecError, entries, is_empty, yaml_root
 from hpcft.spec.sweep import (
     DEFAULT_METRIC,
     DISTRIBUTIONS,
@@ -32,6 +32,18 @@ from hpcft.spec.sweep import (
     key_problems,
 )
 
+# What W&B knows in a file and in its parts; some of it is for its server alone.
+_KEYS = {
+    "": (
+        *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap", "name", "description"),
+        *("project", "entity", "job", "image_uri", "launch", "scheduler", "controller"),
+    ),
+    "metric": ("name", "goal", "target", "impute", "impute_while_running"),
+    "early_terminate": ("type", "min_iter", "max_iter", "s", "eta", "strict"),
+}
+_OF_PARAMETER = ("value", "values", "probabilities", "distribution", "min", "max", "q", "mu", "sigma", "parameters")
+# exp of more is no number.
+_MOST_EXPONENT = 700.0
 _LISTED = ("constant", "categorical", "categorical_w_probabilities")
 
 
@@ -63,18 +75,18 @@ class _Reader:
 
     def sweep(self, name: str, root: yaml.MappingNode) -> Sweep:
         """The whole file."""
-        parts = self.mapping(root)
+        parts = self.mapping(root, "", _KEYS[""])
         method = self.choice(parts.get("method"), "method", METHODS, "grid")
-        metric = Metric()
-        if isinstance(node := parts.get("metric"), yaml.MappingNode):
-            inner = self.mapping(node)
-            goal = self.choice(inner.get("goal"), "metric.goal", GOALS, "minimize")
-            metric = Metric(_text(inner.get("name")) or DEFAULT_METRIC, goal)
+        inner = self.mapping(parts.get("metric"), "metric", _KEYS["metric"])
+        goal = self.choice(inner.get("goal"), "metric.goal", GOALS, "minimize")
+        metric = Metric(_text(inner.get("name")) or DEFAULT_METRIC, goal)
         parameters = []
-        for key, node in self.mapping(parts.get("parameters")).items():
+        for key, node in self.mapping(parts.get("parameters"), "parameters").items():
             if (parameter := self.parameter(key, node, method)) is not None:
                 parameters.append(parameter)
         cap = self.number(parts.get("run_cap"), "run_cap")
+        if cap is not None and (cap < 1 or cap != int(cap)):
+            self.wrong(parts["run_cap"], "run_cap", "is the most trials: a whole number of at least 1")
         command = parts.get("command")
         words = [_text(item) for item in command.value] if isinstance(command, yaml.SequenceNode) else []
         words = words or _text(command).split()
@@ -90,16 +102,27 @@ class _Reader:
             self.shown,
         )
 
-    def mapping(self, node: yaml.Node | None) -> dict[str, yaml.Node]:
-        """A mapping's nodes by key."""
-        if not isinstance(node, yaml.MappingNode):
+    def mapping(self, node: yaml.Node | None, key: str, known: tuple[str, ...] = ()) -> dict[str, yaml.Node]:
+        """A mapping's nodes by key; `known` are the ones that it may have, if not all."""
+        if node is None or is_empty(node):
             return {}
-        return {_text(key): value for key, value in node.value}
+        if not isinstance(node, yaml.MappingNode):
+            self.wrong(node, key, "is no mapping: its keys stand indented below it")
+            return {}
+        prefix = f"{key}." if key and known else ""
+        found: dict[str, yaml.Node] = {}
+        for name, where, value in entries(node, self.shown, self.problems, prefix):
+            own = name.removeprefix(prefix)
+            if known and own not in known:
+                self.problems.append(Problem(where, "", f"unknown key '{name[:60]}'{_guess(own, known, prefix)}"))
+            else:
+                found[own] = value
+        return found
 
     def parameter(self, key: str, node: yaml.Node, method: str) -> Parameter | None:
         """One parameter, or None when it is wrong."""
         where, before = self.place(node), len(self.problems)
-        parts = self.mapping(node)
+        parts = self.mapping(node, key, _OF_PARAMETER) if isinstance(node, yaml.MappingNode) else {}
         if "parameters" in parts:
             hint = f"write {key}.NAME: {{…}} as a key of its own"
             self.wrong(node, key, f"holds other parameters, which reach a command as one text; {hint}")
@@ -123,7 +146,8 @@ class _Reader:
             found = [self.number(item, f"{key}.probabilities") for item in weights.value]
             chances = tuple(chance for chance in found if chance is not None)
         parameter = Parameter(key, where, distribution, values, tuple(numbers.items()), chances)
-        if fault := _fault(parameter, method):
+        # An unknown key in it was perhaps meant to say what is missing.
+        if len(self.problems) == before and (fault := _fault(parameter, method)):
             self.wrong(node, key, fault)
         return parameter if len(self.problems) == before else None
 
@@ -131,13 +155,16 @@ class _Reader:
         """W&B's early_terminate: `min_iter`, or `max_iter` with `s` rungs below it."""
         if node is None:
             return None
-        parts = self.mapping(node)
+        before = len(self.problems)
+        parts = self.mapping(node, "early_terminate", _KEYS["early_terminate"])
+        if len(self.problems) > before:
+            return None
         self.choice(parts.get("type"), "early_terminate.type", ("hyperband",), "hyperband")
         found = {n: self.number(parts.get(n), f"early_terminate.{n}") for n in ("min_iter", "max_iter", "s", "eta")}
         eta = int(found["eta"] or 3)
-        first = found["min_iter"]
-        if first is None and found["max_iter"] is not None and found["s"] is not None:
-            first = found["max_iter"] / max(eta, 1) ** found["s"]
+        first, last, rungs = found["min_iter"], found["max_iter"], found["s"]
+        if first is None and last is not None and rungs is not None and rungs >= 0:
+            first = last * float(max(eta, 1)) ** -rungs
         if first is None or first < 1 or eta < 2:
             self.wrong(
                 node, "early_terminate", "takes min_iter, or max_iter and s, of at least 1, and eta of at least 2"
@@ -150,9 +177,7 @@ class _Reader:
         text = _text(node)
         if node is None or text in known:
             return text or default
-        near = get_close_matches(text, known, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        self.wrong(node, key, f"'{text[:40]}' is not one of {', '.join(known)}{guess}")
+        self.wrong(node, key, f"'{text[:40]}' is not one of {', '.join(known)}{_guess(text, known)}")
         return default
 
     def number(self, node: yaml.Node | None, key: str) -> float | None:
@@ -177,6 +202,11 @@ class _Reader:
         return f"{self.shown}:{node.start_mark.line + 1}"
 
 
+def _guess(text: str, known: tuple[str, ...], prefix: str = "") -> str:
+    near = get_close_matches(text, known, n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
 def _fault(p: Parameter, method: str) -> str | None:
     if not p.values and not p.numbers:
         return "names no values: values: [a, b, c]; or a range: min and max"
@@ -191,11 +221,15 @@ def _fault(p: Parameter, method: str) -> str | None:
     needed = [name for name in DISTRIBUTIONS[p.distribution] if name in ("min", "max")]
     if missing := [name for name in needed if name not in dict(p.numbers)]:
         return f"{p.distribution} needs {' and '.join(missing)}"
+    if p.distribution == "log_uniform" and max(abs(p.number("min")), abs(p.number("max"))) > _MOST_EXPONENT:
+        return "min and max of log_uniform are exponents of e; log_uniform_values takes the values themselves"
     low, high = p.bounds
     if needed and low >= high:
         return f"min is {p.number('min'):g}, which is not below max, {p.number('max'):g}"
     if "log_uniform" in p.distribution and low <= 0:
         return "a logarithmic range begins above 0"
+    if p.distribution == "log_normal" and p.number("mu") + 9 * p.number("sigma", 1.0) > _MOST_EXPONENT:
+        return "mu and sigma of log_normal are of the logarithm, to base e"
     if p.number("q", 1.0) <= 0 or p.number("sigma", 1.0) <= 0:
         return "q and sigma are above 0"
     if method == "bayes" and ("normal" in p.distribution or p.distribution == "q_log_uniform_values"):

@@ -33,6 +33,13 @@ def _reference(text: str) -> str:
     return text
 
 
+def _tag(text: str) -> str:
+    """A tag of wandb's, which refuses a run with a longer one."""
+    if len(_reference(text)) > 64:
+        raise ValueError(f"{short(text)} is longer than the 64 characters that wandb takes")
+    return text
+
+
 def short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
@@ -79,6 +86,7 @@ def _slurm_time(value: Any) -> str:
 Identifier = Annotated[str, AfterValidator(_identifier)]
 ScriptPath = Annotated[str, AfterValidator(_path)]
 Reference = Annotated[str, AfterValidator(_reference)]
+Tag = Annotated[str, AfterValidator(_tag)]
 SlurmTime = Annotated[str, BeforeValidator(_slurm_time)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import netrc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,24 +15,28 @@ Mode = Literal["online", "offline", "disabled"]
 _HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 
 
-def key_available() -> bool:
-    """Whether wandb will find a key: in its environment variables, or in the user's netrc file for its server."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+def key_available(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether wandb will find a key: in its environment variables, or in the user's netrc file for its server.
+
+    Args:
+        environ: of the process that is to find it.
+    """
+    if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    path = Path(environ.get("NETRC") or "~/.netrc").expanduser()
     try:
         entries = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
-    server = own_server()
+    server = own_server(environ)
     return any(entries.authenticators(host) for host in ((server,) if server else _HOSTS))
 
 
-def own_server() -> str | None:
+def own_server(environ: Mapping[str, str] = os.environ) -> str | None:
     """Host and port of a server of one's own, from WANDB_BASE_URL or wandb's settings file; None: wandb's."""
-    url = os.environ.get("WANDB_BASE_URL")
+    url = environ.get("WANDB_BASE_URL")
     if not url:
-        folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+        folder = Path(environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
         settings = configparser.ConfigParser(interpolation=None)
         try:
             settings.read(folder / "settings", encoding="utf-8")

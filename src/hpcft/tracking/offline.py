@@ -90,8 +90,10 @@ def split_records(content: bytes, where: str) -> tuple[list[bytes], int | None]:
         if not parts:
             begin = offset
         data_at = offset + CHUNK.size
+        if data_at > len(content):
+            return records, begin
         # A power cut can leave a file that is longer than what was written into it.
-        if data_at > len(content) or not any(content[offset:]):
+        if not any(content[offset:data_at]) and content.count(0, offset) == len(content) - offset:
             return records, begin
         checksum, length, kind = CHUNK.unpack_from(content, offset)
         data = content[data_at : data_at + length]

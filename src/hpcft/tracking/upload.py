@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -55,6 +56,18 @@ _RETRIES = {
     "x_file_transfer_retry_wait_min_seconds": 1.0,
     "x_file_transfer_retry_wait_max_seconds": 5.0,
 }
+# Whose errors are about the server. The numbers are HTTP's, and no port, time or part of a name.
+_CLIENTS = frozenset(("wandb", "requests", "urllib3", "http", "ssl", "socket"))
+_STATUS = r"(?<![\w.:/=-])(?:{})(?![\w/-])"
+_DENIED = re.compile(
+    _STATUS.format("401|403") + r"|\b(?:permission|unauthorized|api key|not logged in|authentication)\b", re.IGNORECASE
+)
+# It takes other runs: this one is malformed, was deleted there, or is too large.
+_REFUSED = re.compile(_STATUS.format("400|409|413|422") + r"|^UsageError\b")
+
+
+class LoginError(NotAllowedError):
+    """No login, or one that the server does not take: as NotAllowedError, of all runs alike."""
 
 
 @dataclass
@@ -94,12 +107,12 @@ def upload(run: Run, *, ended: bool) -> Sent:
         ended: whether no attempt can come any more.
 
     Raises:
-        NotAllowedError: there is no login, or it is not good for this project.
+        LoginError: there is no login. NotAllowedError: the run's folder cannot be written to.
         UnavailableError: the server cannot be reached.
         TryAgainError: the server does not show all yet, or another sync sends the run.
     """
     if not key_available():
-        raise NotAllowedError("no key for wandb is stored", hint="log in once with: wandb login")
+        raise LoginError("no key for wandb is stored", hint="log in once with: wandb login")
     with alone(run):
         staging = run.paths.wandb / "sync"
         # Of a sync that was killed.
@@ -247,6 +260,7 @@ class _Upload:
 
     def _send(self, points: Sequence[dict[str, Any]], system: Sequence[Any], sends_model: bool) -> None:
         import wandb
+        from wandb.errors import CommError
 
         settings = wandb.Settings(
             **quiet_settings(),
@@ -270,8 +284,12 @@ class _Upload:
             interface._publish(interface._make_record(stats=record))
         run.summary.update(self._it.summary)
         if sends_model and (model := self._it.model) is not None:
-            # Raises when it does not arrive.
-            run.log_artifact(model_artifact(model.folder, model.name, model.metadata)).wait()
+            artifact = run.log_artifact(model_artifact(model.folder, model.name, model.metadata))
+            try:
+                artifact.wait()
+            except ValueError as error:
+                # What wandb calls everything that keeps it from arriving.
+                raise CommError(str(error)) from error
         run.finish(exit_code=self._it.exit_code or 0)
 
     def _await(self, expected: int) -> Any:
@@ -308,14 +326,24 @@ def _within(values: dict[str, Any], there: dict[str, Any]) -> bool:
 
 
 def explain(error: Exception) -> HpcftError:
-    """What a failure of wandb's means for the user."""
+    """What a failure means for the user: 69 and 77 are of the server and the login, which all runs share alike."""
+    if isinstance(error, HpcftError):
+        own = isinstance(error, NotAllowedError) and not isinstance(error, LoginError)
+        return HpcftError(error.message, where=error.where, hint=error.hint) if own else error
     text = " ".join(in_words(error).split())[:300]
-    denied = ("401", "403", "permission", "unauthorized", "api key", "not logged in", "authentication")
-    if any(word in text.lower() for word in denied):
-        return NotAllowedError(f"wandb's server refuses: {text}", hint="check the login with: wandb login --verify")
-    return UnavailableError(
-        f"wandb's server cannot be used: {text}", hint="nothing is lost: the same sync can be repeated"
-    )
+    if _of_server(error):
+        if type(error).__name__ == "AuthenticationError" or _DENIED.search(text):
+            return LoginError(f"wandb's server refuses: {text}", hint="check the login with: wandb login --verify")
+        if not _REFUSED.search(text):
+            hint = "nothing is lost: the same sync can be repeated"
+            return UnavailableError(f"wandb's server cannot be used: {text}", hint=hint)
+    return HpcftError(f"it cannot be sent: {text}")
+
+
+def _of_server(error: Exception) -> bool:
+    """Whether wandb's client or what lies below it says so; requests' errors are OSErrors, as a full disk is one."""
+    kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(kinds & _CLIENTS) or isinstance(error, ConnectionError | TimeoutError)
 
 
 def main() -> int:
@@ -328,7 +356,7 @@ def main() -> int:
     try:
         said = asdict(upload(Run(Path(sys.argv[1])), ended=sys.argv[2:] == ["ended"]))
     except Exception as error:
-        told = error if isinstance(error, HpcftError) else explain(error)
+        told = explain(error)
         code = told.exit_code
         said = {"error": told.message, "where": told.where, "hint": told.hint, "code": code}
         # It may still be trying.

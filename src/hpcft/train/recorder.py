@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from hpcft.measure.memory import GB
 from hpcft.runs.attempt import require_newest
 from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_json
@@ -57,6 +59,7 @@ class Recorder:
         self._status = Status(**{**previous, **fields, "state": state, "message": message, "time": moment})
         if now or moment - self._last_heartbeat >= _HEARTBEAT_S:
             self._last_heartbeat = moment
+            self._status = replace(self._status, peak_vram_gb=_peak_vram_gb(self._status.peak_vram_gb))
             require_newest(self.paths, self.attempt, "go on")
             write_json(self.paths.status, asdict(self._status), durable=now)
 
@@ -91,6 +94,16 @@ class Recorder:
     def close(self) -> None:
         """Flush and close the event log."""
         self.events.close()
+
+
+def _peak_vram_gb(before: float | None) -> float | None:
+    """GPU memory that this rank's tensors have held at most; `before` where no GPU is used, or not yet."""
+    # The first heartbeats are written before torch is loaded.
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return before
+    # A part of a job that measures its own peak begins to count anew.
+    return max(before or 0.0, float(torch.cuda.max_memory_allocated() / GB))
 
 
 class _Loading(logging.Handler):

@@ -108,6 +108,12 @@ def make_durable(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
+def sync_folders(folder: Path) -> None:
+    """Bring the names of a folder's files, and of those in the folders inside it, to the disk."""
+    for inner in (folder, *(f for f in folder.rglob("*") if f.is_dir())):
+        sync_folder(inner)
+
+
 def commit(paths: RunPaths, aside: Path, manifest: Manifest) -> Path:
     """Write the manifest of a checkpoint whose files are on the disk, and move it into place.
 
@@ -117,8 +123,7 @@ def commit(paths: RunPaths, aside: Path, manifest: Manifest) -> Path:
     Raises:
         SecondAttemptError: a newer attempt has begun. OSError: no space left, or the disk is failing.
     """
-    for folder in (f for f in aside.rglob("*") if f.is_dir()):
-        sync_folder(folder)
+    sync_folders(aside)
     fd = os.open(aside / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(fd, "wb") as file:
         file.write(encode(asdict(manifest)))

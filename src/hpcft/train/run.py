@@ -163,7 +163,6 @@ def _finish(
     if labels is not None:
         keep_labels(paths.final_model, labels)
     artifacts = finish.verify_model(paths.final_model)
-    finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     metrics = _summary(context, trainer, counts, flops, peak)
     evaluation: dict[str, Any] | None = None
     if validator is not None:
@@ -188,6 +187,8 @@ def _finish(
     context.recorder.event("end", step=last, kept_step=kept)
     context.recorder.events.sync()
     finish.mark_done(paths, context.attempt, last, artifacts)
+    # Only now: an attempt that ends before the marker leaves the next one what it goes on from.
+    finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     barrier()
     return metrics
 

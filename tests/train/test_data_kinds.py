@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.forked import ask_to_stop, at_micro_batch, at_the_end, kill, work
 from support.tiny_models import build
+from transformers import AutoTokenizer
 
 from hpcft.data.e2e import make_rows
+from hpcft.models.open import open_tokenizer
 from hpcft.runs.run import Run
+from hpcft.spec.build import build as build_job
+from hpcft.spec.layers import yaml_layer
 
 SHORT = {"num_train_epochs": 2, "gradient_accumulation_steps": 1, "learning_rate": 0.005}
 
@@ -111,6 +116,30 @@ def test_chats_are_learned_without_a_template_too(worker: Any, files: Path) -> N
     losses = [e["loss"] for e in run.events("step")]
     assert losses[-1] < losses[0]
     assert "bleu" in evaluation(run)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_a_model_keeps_the_chat_templates_that_it_learned_by(worker: Any, files: Path, tmp_path: Path) -> None:
+    model = build("llama", tmp_path / "llama")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = {"default": TEMPLATE, "tool_use": "tools"}
+    tokenizer.save_pretrained(model)
+    run = worker.finished(
+        "chat-template",
+        "lora",
+        model={"name": str(model)},
+        data={"dataset": str(files / "chat.jsonl"), "train_samples": 16},
+        training={**SHORT, "num_train_epochs": 1},
+    )
+    again = worker.stage("evaluate", run, "chat-template-again")
+    opened = open_tokenizer(build_job([yaml_layer(again.paths.config)]).job)
+    assert opened.chat_template == tokenizer.chat_template
+    assert predictions(again) == predictions(run)
 
 
 def test_e15_a_mix_has_a_score_for_each_set_and_their_mean(worker: Any, files: Path) -> None:

@@ -36,6 +36,9 @@ _ADAPTER_FILES = (
     "*.model",
     "vocab.*",
     "merges.txt",
+    "added_tokens.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
 )
 
 
@@ -217,14 +220,15 @@ def set_aside(folder: Path) -> Path:
 def model_part(manifest: Manifest) -> Manifest:
     """The manifest of a checkpoint's weights, configuration and tokenizer alone."""
     patterns = (*_MODEL_FILES, *_ADAPTER_FILES)
-    wanted = [name for name in manifest.files if "/" not in name and any(fnmatch(name, p) for p in patterns)]
+    # A pattern's star matches a slash too, and what DeepSpeed keeps in its own folder is no model.
+    wanted = [n for n in manifest.files if any(fnmatch(n, p) and n.count("/") == p.count("/") for p in patterns)]
     return replace(manifest, files={name: manifest.files[name] for name in wanted})
 
 
 def copy_files(checkpoint: Path, manifest: Manifest, target: Path) -> None:
     """Copy the files of a manifest out of a checkpoint."""
-    make_private(target)
     for name in manifest.files:
+        make_private((target / name).parent)
         shutil.copyfile(checkpoint / name, target / name)
         (target / name).chmod(FILE_MODE)
 

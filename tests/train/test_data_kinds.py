@@ -77,6 +77,40 @@ def test_classification_is_scored_by_accuracy_and_macro_f1(
     assert "train/total_training_flops_tflops" in metrics
 
 
+def test_figures_of_each_class_are_of_the_model_that_is_kept(worker: Any, files: Path, tmp_path: Path) -> None:
+    def before(_: int) -> None:
+        """The first validation is the best, its answers are the second class alone; those of the next are the first."""
+        from transformers import Trainer
+
+        from hpcft.train.validate import LabelValidator
+
+        whole, asked = Trainer.evaluate, []
+
+        def evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
+            metrics = whole(self, *args, **kwargs)
+            return metrics | {"eval_loss": self.state.global_step}
+
+        def divided(self: Any, model: Any) -> list[str]:
+            asked.append(model)
+            return [self.data.labels[len(asked) % 2]] * len(self.data.validation)
+
+        Trainer.evaluate = evaluate
+        LabelValidator._divided = divided
+
+    run = worker.make(
+        "classes-kept",
+        "lora",
+        model={"name": str(build("bert", tmp_path))},
+        data={"dataset": str(files / "classes.csv"), "train_samples": 16, "eval_samples": 20},
+        training=SHORT,
+    )
+    assert work(run, before=before) == 0, run.paths.batch_log.read_text()[-3000:]
+    first, last = (e["step"] for e in run.events("validation"))
+    found = evaluation(run)["provenance"]
+    assert found["step"] == first < last
+    assert {name: figures["recall"] for name, figures in found["labels"].items()} == {"other": 0.0, "pub": 1.0}
+
+
 def test_a_classifier_s_loss_does_not_grow_with_accumulation(
     worker: Any, files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -196,7 +196,8 @@ class FineTuner(SavingTrainer):
             found |= self._validate(self.model)
         found["validation/seconds"] = time.monotonic() - began
         if self.recorder is not None:
-            self.recorder.metrics("validation", step, found)
+            made = self._validate.provenance if self._validate is not None else {}
+            self.recorder.metrics("validation", step, found, provenance=made)
             if "validation/f1_score" in found:
                 log.info("Epoch %g: %s", found["epoch"], headline(found))
             if self._validate is not None:

@@ -222,8 +222,18 @@ class FineTuner(SavingTrainer):
         """What a checkpoint carries on of the work done."""
         return self.progress.as_dict()
 
+    def _run_epoch(self, *args: Any, **given: Any) -> None:
+        """The Trainer's, unless every step is done: it would train one more before it looks."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **given)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         began = time.monotonic()
+        if _ends_epoch(self.state):
+            # The attempt that goes on from here begins with the next epoch.
+            self.record_epoch()
         super()._save_checkpoint(model, trial)
         seconds = time.monotonic() - began
         self.deadline.saved(seconds)
@@ -283,9 +293,11 @@ class _StepEnd(TrainerCallback):
         if enough > 0:
             # The Trainer ends the epoch here, with its validation and checkpoint.
             control.should_training_stop = True
-        # The last step of an epoch is followed by its validation and checkpoint; stopping before them would lose
-        # the validation, since the next attempt begins with the next epoch.
-        if (self.stopping or saves > 0) and not self._ends_epoch(state):
+        # With validation the last step of an epoch is followed by it and a checkpoint; stopping before them would lose
+        # the validation, since the next attempt begins with the next epoch. After the last step of all the model is
+        # kept.
+        follows = args.save_strategy == "epoch" and _ends_epoch(state)
+        if (self.stopping or saves > 0) and not follows and state.global_step < state.max_steps:
             control.should_save = True
         trainer.leaving = self.stopping and state.global_step < state.max_steps
 
@@ -305,6 +317,6 @@ class _StepEnd(TrainerCallback):
         self._looked_at = now
         return self.trainer.paths.end_early.exists()
 
-    @staticmethod
-    def _ends_epoch(state: Any) -> bool:
-        return state.global_step >= state.max_steps or abs(state.epoch - round(state.epoch)) < 1e-9
+
+def _ends_epoch(state: Any) -> bool:
+    return state.global_step >= state.max_steps or abs(state.epoch - round(state.epoch)) < 1e-9

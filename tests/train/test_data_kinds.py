@@ -204,6 +204,28 @@ def test_a_stream_goes_on_with_the_same_rows_after_a_stop(worker: Any, files: Pa
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_stream_that_is_shorter_than_the_job_goes_on_within_its_second_pass(
+    worker: Any, files: Path, tmp_path: Path
+) -> None:
+    lines = (files / "stream.jsonl").read_text().splitlines(keepends=True)[:15]
+    (tmp_path / "short.jsonl").write_text("".join(lines))
+    settings = streamed(files)
+    settings["data"]["dataset"] = str(tmp_path / "short.jsonl")
+    # An accumulation goes over the end of a pass, and so does a batch.
+    settings["training"] |= {"max_steps": 8, "gradient_accumulation_steps": 2}
+    whole = worker.finished("passes-whole", "lora", **settings)
+    run = worker.make("passes-stopped", "lora", **settings)
+    for micro_batch, act, code in ((11, ask_to_stop, 75), (1, ask_to_stop, 75), (0, None, 137)):
+        before = at_the_end(kill) if act is None else at_micro_batch(micro_batch, act)
+        assert work(run, before=before) == code, run.paths.batch_log.read_text()[-3000:]
+    assert work(run) == 0, run.paths.batch_log.read_text()[-3000:]
+    assert [e["resume_step"] for e in run.events("start")] == [0, 6, 7, 8]
+    assert [e["loss"] for e in run.events("step")] == [e["loss"] for e in whole.events("step")]
+    assert all(e["samples"] == 4 for e in run.events("step"))
+    ours, theirs = (load_file(r.paths.final_model / "adapter_model.safetensors") for r in (run, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_full_windows_go_on_after_a_stop(worker: Any) -> None:
     settings = {
         "data": {"packing": "full", "train_samples": 0, "max_length": 512},

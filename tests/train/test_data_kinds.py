@@ -111,6 +111,20 @@ def test_figures_of_each_class_are_of_the_model_that_is_kept(worker: Any, files:
     assert {name: figures["recall"] for name, figures in found["labels"].items()} == {"other": 0.0, "pub": 1.0}
 
 
+def test_a_classifier_in_bfloat16_validates_at_zero_0_in_the_arithmetic_of_its_training(
+    worker: Any, files: Path, tmp_path: Path
+) -> None:
+    """Its base is in bfloat16 and its head in float32, which nothing but autocast brings together."""
+    run = worker.finished(
+        "classes-zero-0",
+        "lora",
+        model={"name": str(build("bert", tmp_path)), "dtype": "bfloat16"},
+        data={"dataset": str(files / "classes.csv"), "train_samples": 16, "eval_samples": 20},
+        training={**SHORT, "num_train_epochs": 1, "zero": 0},
+    )
+    assert 0 <= run.metrics["final/validation_accuracy"] <= 1
+
+
 def test_a_classifier_s_loss_does_not_grow_with_accumulation(
     worker: Any, files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

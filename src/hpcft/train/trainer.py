@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,10 +191,11 @@ class FineTuner(SavingTrainer):
         step = self.state.global_step
         if self.recorder is not None:
             self.recorder.status("validating", step=step, total_steps=self.state.max_steps)
-        metrics = super().evaluate(*args, **kwargs)
-        found = canonical({"epoch": float(self.state.epoch or 0.0), "eval_loss": metrics["eval_loss"]})
-        if self._validate is not None:
-            found |= self._validate(self.model)
+        with self._autocast():
+            metrics = super().evaluate(*args, **kwargs)
+            found = canonical({"epoch": float(self.state.epoch or 0.0), "eval_loss": metrics["eval_loss"]})
+            if self._validate is not None:
+                found |= self._validate(self.model)
         found["validation/seconds"] = time.monotonic() - began
         if self.recorder is not None:
             made = self._validate.provenance if self._validate is not None else {}
@@ -205,6 +207,12 @@ class FineTuner(SavingTrainer):
                 self._validate.write_predictions(folder / f"predictions-{step}.jsonl")
         self._paused_s += time.monotonic() - began
         return metrics
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """The engine's own autocast, which it puts around training steps alone."""
+        engine = self.args.deepspeed
+        asked = engine.get("torch_autocast") if isinstance(engine, dict) else None
+        return torch.autocast(self.args.device.type, getattr(torch, asked["dtype"])) if asked else nullcontext()
 
     def record_epoch(self) -> None:
         """Throughput of the epoch that has just ended, from the steps that were trained in it."""

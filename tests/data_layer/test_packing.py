@@ -109,21 +109,24 @@ def ids(rows: Any) -> list[int]:
     return [r["input_ids"][0] for r in rows]
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
-def test_a_stream_gives_each_row_once_and_again_in_the_same_order(count: int, buffer: int, epoch: int) -> None:
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 4))
+def test_a_stream_gives_each_row_once_a_pass_and_again_in_the_same_order(count: int, buffer: int, passes: int) -> None:
     rows = stream_of(count, buffer)
-    rows.set_epoch(epoch)
-    first = ids(rows)
-    assert sorted(first) == list(range(count))
-    assert ids(rows) == first
+    found = ids(islice(rows, passes * count))
+    for number in range(passes):
+        assert sorted(found[number * count : (number + 1) * count]) == list(range(count))
+    assert ids(islice(rows, passes * count)) == found
 
 
 def test_a_stream_is_shuffled_otherwise_in_each_pass_and_for_each_seed() -> None:
-    rows = stream_of(50)
-    first = ids(rows)
-    rows.set_epoch(1)
-    assert first != list(range(50))
-    assert first != ids(rows) != ids(stream_of(50, seed=2))
+    found = ids(islice(stream_of(50), 100))
+    assert found[:50] != list(range(50))
+    assert found[:50] != found[50:] != ids(islice(stream_of(50, seed=2), 50))
+
+
+def test_a_stream_of_which_no_row_fits_ends_with_the_reason() -> None:
+    with pytest.raises(DataError, match="no row of the stream fits"):
+        next(iter(RowStream(lambda: iter([Pair("a", "x")]), lambda pairs: [], 1)))
 
 
 def test_a_stream_reads_no_further_than_it_must(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hpcft.measure.fit import (
     Estimate,
     Part,
     Target,
+    arithmetic,
     checkpoint_bytes,
     disk_bytes,
     estimate,
@@ -45,6 +46,15 @@ def job(variant: str = "lora", **values: Any) -> Job:
 
 def part(found: Estimate, name: str) -> Part:
     return next((p for p in found.parts if p.name == name), Part(name, 0, 0, ""))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name"),
+    [(None, "bfloat16"), ("a100", "bfloat16"), ("new9000", "bfloat16"), ("Tesla-T4", "float32"), ("v100s", "float32")],
+)
+def test_auto_is_float32_on_a_gpu_without_bfloat16_of_its_own(gpu: str | None, name: str) -> None:
+    assert arithmetic(job(resources__gpu_type=gpu), GPU) == name
+    assert arithmetic(job(resources__gpu_type=gpu), CPU) == "float32"
 
 
 def test_full_fine_tuning_takes_16_bytes_a_parameter_on_one_rank() -> None:

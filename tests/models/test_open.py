@@ -12,6 +12,7 @@ import torch
 
 from hpcft.errors import ConfigError
 from hpcft.models import open as opening
+from hpcft.models.load import compute_dtype
 from hpcft.spec.job import Job
 
 
@@ -64,3 +65,11 @@ def test_the_label_of_a_quantisation_is_read_from_the_models_files(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
     assert opening.subject(job(tmp_path)).quantization == label
+
+
+@pytest.mark.parametrize(("own", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_only_where_the_gpu_does_not_emulate_it(
+    monkeypatch: pytest.MonkeyPatch, own: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: own or including_emulation)
+    assert compute_dtype(Job(), torch.device("cuda", 0)) == expected

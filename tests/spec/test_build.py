@@ -100,6 +100,12 @@ def test_wrong_values_do_not_hide_contradictions() -> None:
     assert any("model.revision" in line for line in found)
 
 
+def test_a_stream_is_not_divided_over_processes_that_would_each_give_all_of_it() -> None:
+    values = ["data.streaming=true", "data.validation=held.jsonl", "training.dataloader_num_workers=2"]
+    (problem,) = errors_of(pairs_layer(values, "--set"))
+    assert "training.dataloader_num_workers: a stream is read by the rank itself" in problem
+
+
 def test_a_key_twice_in_a_file_is_named_with_both_lines(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("lora:\n  r: 4\n  r: 8\n")

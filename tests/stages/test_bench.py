@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.worker import Worker
 
 from hpcft.errors import HpcftError
@@ -74,6 +75,35 @@ def test_e19_to_e25_have_their_keys(measured: Run) -> None:
 
 def test_g23_two_ways_of_counting_flops_agree(measured: Run) -> None:
     assert benchmark(measured)["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_compiled_model_is_counted_twice_too(
+    worker: Worker, finished: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_(forward: Any, **_: Any) -> Any:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            if torch.jit.is_tracing():
+                raise RuntimeError("what is compiled cannot be traced")
+            return forward(*args, **kwargs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    run = worker.stage("bench", finished["full"], "measured-compiled", bench=SHORT | {"torch_compile": True})
+    assert benchmark(run)["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_model_that_cannot_be_traced_keeps_its_first_count(
+    worker: Worker, finished: dict[str, Run], measured: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> int:
+        raise ArithmeticError("what these operators multiply is not known: prim::PythonOp")
+
+    monkeypatch.setattr("hpcft.stages.bench.traced_forward_flops", fails)
+    run = worker.stage("bench", finished["lora"], "measured-once", bench=SHORT)
+    name = "inference/flops_per_query_gflops"
+    assert run.metrics[name] == pytest.approx(measured.metrics[name])
+    assert "flops_second_count_ratio" not in benchmark(run)
 
 
 def test_te2_memory_says_whose_it_is(measured: Run) -> None:

@@ -74,6 +74,24 @@ def test_a_classifier_s_head_is_merged_with_it(worker: Worker, tmp_path: Path) -
     assert json.loads(again.paths.evaluation.read_text())["accuracy"] == run.metrics["final/validation_accuracy"]
 
 
+def test_a_classifier_whose_base_has_no_padding_token_answers_batches_before_and_after(
+    worker: Worker, tmp_path: Path
+) -> None:
+    model = build("gpt2", tmp_path / "gpt2", pad_token_id=None)
+    table = tmp_path / "classes.csv"
+    rows = (f"text {'and more ' * (i % 3)}{i},{'good' if i % 2 else 'bad'}\n" for i in range(40))
+    table.write_text("sentence,label\n" + "".join(rows))
+    files = {"dataset": str(table), "train_samples": 0, "eval_samples": 8}
+    short = {"num_train_epochs": None, "max_steps": 2}
+    run = worker.finished("no-padding", "lora", model={"name": str(model)}, data=files, training=short)
+    whole = worker.stage("merge", run, "no-padding-merged")
+    for number, subject in enumerate((run, whole)):
+        again = worker.stage("evaluate", subject, f"no-padding-evaluated-{number}")
+        assert json.loads(again.paths.evaluation.read_text())["accuracy"] == run.metrics["final/validation_accuracy"]
+    config = json.loads((whole.paths.final_model / "config.json").read_text())
+    assert config["pad_token_id"] is not None
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -119,6 +119,18 @@ def at_micro_batch(number: int, act: Callable[[], None]) -> Callable[[int], None
     return before
 
 
+def at_the_end(act: Callable[[], None]) -> Callable[[int], None]:
+    """Do something when everything is trained and the results are to be written."""
+    _send_by_value(act)
+
+    def before(_: int) -> None:
+        from hpcft.train import finish
+
+        finish.write_results = lambda *_: act()  # type: ignore[assignment]
+
+    return before
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

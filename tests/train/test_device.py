@@ -6,9 +6,12 @@ import logging
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from hpcft.errors import ConfigError
+from hpcft.spec.job import Job
 from hpcft.train import device as module
+from hpcft.train.arguments import training_arguments
 from hpcft.train.device import choose_device
 from hpcft.train.ranks import Rank
 
@@ -82,3 +85,12 @@ def test_at_home_a_driver_too_old_is_warned_of_before_the_cpu_is_used(machine, c
 
 def test_a_machine_without_a_driver_is_read_as_such():
     assert module.driver_cuda() is None or len(module.driver_cuda()) == 2
+
+
+def test_a_rank_alone_that_sees_several_gpus_trains_on_one_with_the_batch_that_was_asked_for(machine, tmp_path):
+    machine(gpus=4)
+    job = Job.model_validate({"model": {"dtype": "float32"}, "training": {"per_device_train_batch_size": 2}})
+    arguments = training_arguments(job, tmp_path, torch.device("cuda", 0), resumed=False)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 2)
+    # What accelerate has kept of the device is not for other tests.
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
-from hpcft.train.ranks import Rank, free_port, read_rank, world_size
+import pytest
+import torch
+
+from hpcft.train.ranks import Rank, free_port, join, read_rank, world_size
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,17 @@ def test_te6_the_world_is_the_process_group_and_not_what_the_environment_says(mo
         assert world_size() == 1
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("device", "local"), [("cuda:0", "0"), ("cuda:3", "3"), ("cpu", "3")])
+def test_a_rank_s_own_gpu_is_told_by_its_number_among_those_that_it_sees(
+    monkeypatch: pytest.MonkeyPatch, device: str, local: str
+) -> None:
+    """Where each task is shown its own GPU alone, that one is number 0 on every rank."""
+    import deepspeed
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "unset")
+    monkeypatch.setattr(deepspeed, "init_distributed", lambda **_: None)
+    join(Rank(3, 3, 4), torch.device(device), deepspeed=True)
+    assert [os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == ["3", local, "4"]

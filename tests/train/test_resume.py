@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.forked import ask_to_stop, at_micro_batch, kill, work
+from support.forked import ask_to_stop, at_micro_batch, at_the_end, kill, work
 from support.worker import Worker
 
 from hpcft.runs.run import Run
@@ -83,6 +85,41 @@ def test_a_kill_inside_an_accumulation_goes_on_from_the_last_optimizer_step(
     starts = [e["resume_step"] for e in run.events("start")]
     assert starts[0] == 0 < starts[1] < starts[2] < starts[3]
     check(run, calm)
+
+
+def test_an_attempt_that_finds_everything_trained_trains_no_step_more(jobs: Worker) -> None:
+    """The last epoch is cut short, and its step is not the last of an epoch."""
+    training = EVERYTHING["training"] | {"num_train_epochs": 1.4, "lr_scheduler_type": "constant"}
+    for accumulation in (1, 3):
+        shape = {"training": training | {"gradient_accumulation_steps": accumulation}}
+        calm, run = (make(jobs, f"{name}-{accumulation}", "lora", **shape) for name in ("calm-end", "killed-end"))
+        assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
+        assert work(run, before=at_the_end(kill)) == 137
+        assert work(run) == 0, run.paths.batch_log.read_text()[-3000:]
+        starts = [e["resume_step"] for e in run.events("start")]
+        assert starts == [0, max(e["step"] for e in calm.events("step"))]
+        check(run, calm)
+        scores, expected = (json.loads(r.paths.evaluation.read_text()) for r in (run, calm))
+        assert scores == expected, "its figures are those of the validation that the attempt before made"
+
+
+@pytest.mark.parametrize("act", [ask_to_stop, kill], ids=["stopped", "killed"])
+def test_without_validation_the_last_step_of_an_epoch_is_saved_as_any_other(
+    jobs: Worker, act: Callable[[], None]
+) -> None:
+    """Each step is the last of an epoch."""
+    own = {"num_train_epochs": 5, "gradient_accumulation_steps": 10, "save_minutes": 10 if act is ask_to_stop else 1e-6}
+    shape = {"training": EVERYTHING["training"] | own, "evaluation": {"enabled": False}}
+    calm, run = (make(jobs, f"{name}-epochs-{act.__name__}", "lora", **shape) for name in ("calm", "disturbed"))
+    assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
+    assert work(run, before=at_micro_batch(25, act)) == (75 if act is ask_to_stop else 137)
+    assert work(run) == 0, run.paths.batch_log.read_text()[-3000:]
+    assert [e["resume_step"] for e in run.events("start")] == [0, 3 if act is ask_to_stop else 2]
+    for kind in ("step", "epoch"):
+        assert [e["step"] for e in run.events(kind)] == [1, 2, 3, 4, 5]
+    assert [e["loss"] for e in run.events("step")] == [e["loss"] for e in calm.events("step")]
+    ours, theirs = (load_file(r.paths.final_model / "adapter_model.safetensors") for r in (run, calm))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_two_ranks_with_zero_2_go_on_bit_for_bit(jobs: Worker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -220,6 +221,24 @@ def test_an_empty_tensor_is_no_artifact(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
     with pytest.raises(HpcftError, match="cannot be read"):
         verify_model(tmp_path)
+
+
+def test_the_model_is_on_the_disk_before_the_end_marker_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpcft.runs.create import begin_attempt
+    from hpcft.runs.paths import RunPaths
+    from hpcft.train.finish import mark_done
+
+    paths = RunPaths(tmp_path)
+    attempt = begin_attempt(paths)
+    (paths.final_model / "additional_chat_templates").mkdir(parents=True)
+    files = [paths.final_model / name for name in ("model.safetensors", "additional_chat_templates/tools.jinja")]
+    for file in files:
+        file.touch()
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    mark_done(paths, attempt, 1, {})
+    marker = next(i for i, path in enumerate(synced) if "done.json" in path.name)
+    assert {*files, *(file.parent for file in files)} <= set(synced[:marker])
 
 
 def test_light_modules_load_no_heavy_ones() -> None:

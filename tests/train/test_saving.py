@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forked import ask_to_stop, at_micro_batch, kill, work
+from support.forked import ask_to_stop, at_micro_batch, at_the_end, kill, work
 from support.worker import Worker
 
 from hpcft.errors import HpcftError, NotAllowedError
@@ -212,6 +212,15 @@ def test_attempts_of_a_job_that_gain_no_step_end_with_the_reason(jobs: Worker, m
         journal.append("submitted", job_id="17")
     assert work(run) == 0, log_of(run)
     assert [e["resume_step"] for e in run.events("start")] == [0, 1, 1, 1]
+
+
+def test_a_kill_while_the_results_are_written_loses_no_training(jobs: Worker) -> None:
+    run = make(jobs, "killed-at-the-end")
+    assert work(run, before=at_the_end(kill)) == 137
+    assert kept(run) == ["checkpoint-4", "checkpoint-5"]
+    assert work(run) == 0, log_of(run)
+    assert [e["resume_step"] for e in run.events("start")] == [0, 5]
+    assert not run.paths.checkpoints.exists()
 
 
 def test_attempts_that_somebody_started_by_hand_are_not_counted(jobs: Worker) -> None:

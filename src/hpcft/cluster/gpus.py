@@ -36,6 +36,8 @@ _KNOWN: dict[str, tuple[float, ...]] = {
     "2080ti": (10,),
     "1080ti": (10,),
 }
+# The types of before 2020, whose tensor cores do not compute in bfloat16.
+_WITHOUT_BFLOAT16 = frozenset(("v100", "p100", "t4", "rtx8000", "2080ti", "1080ti"))
 _SIZE = re.compile(r"(\d+)\s*gi?b")
 
 
@@ -53,15 +55,25 @@ def gpu_memory(profile: Profile, gpu_type: str | None) -> tuple[float | None, st
             name, size = next(iter(told.items()))
             return size, f"gpu_memory_gb of profile {profile.name}, {name}"
         return None, "no type of GPU is asked for; say it with resources.gpu_type, or gpu_memory_gb in the profile"
-    name = re.sub(r"[_\-. ]", "", gpu_type.lower())
     if named := _SIZE.search(gpu_type.lower()):
         # A part of it is the driver's and the error correction's own.
         return round(0.96 * int(named[1]), 1), f"from the name {gpu_type}"
-    for known in sorted(_KNOWN, key=len, reverse=True):
-        if re.search(rf"(?<![0-9]){known}(?![0-9])", name):
-            sizes = _KNOWN[known]
-            if len(sizes) > 1:
-                shown = " or ".join(f"{size:g}" for size in sizes)
-                return sizes[0], f"{gpu_type} comes with {shown} GB; gpu_memory_gb in the profile says which"
-            return sizes[0], f"the usual {gpu_type}"
-    return None, f"{gpu_type} is not known here; say it with gpu_memory_gb in the profile"
+    known = _known(gpu_type)
+    if known is None:
+        return None, f"{gpu_type} is not known here; say it with gpu_memory_gb in the profile"
+    sizes = _KNOWN[known]
+    if len(sizes) > 1:
+        shown = " or ".join(f"{size:g}" for size in sizes)
+        return sizes[0], f"{gpu_type} comes with {shown} GB; gpu_memory_gb in the profile says which"
+    return sizes[0], f"the usual {gpu_type}"
+
+
+def computes_bfloat16(gpu_type: str | None) -> bool:
+    """Whether a type of GPU has bfloat16 arithmetic of its own; one that is not known is taken for a newer one."""
+    return gpu_type is None or _known(gpu_type) not in _WITHOUT_BFLOAT16
+
+
+def _known(gpu_type: str) -> str | None:
+    name = re.sub(r"[_\-. ]", "", gpu_type.lower())
+    longest_first = sorted(_KNOWN, key=len, reverse=True)
+    return next((known for known in longest_first if re.search(rf"(?<![0-9]){known}(?![0-9])", name)), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import IterableDataset
@@ -23,10 +24,11 @@ _BUFFER = 2048
 
 
 class RowStream(IterableDataset[dict[str, Any]]):
-    """Encoded rows in an order that a seed and the pass over the data decide.
+    """Encoded rows without an end: the data over and over, each pass in an order that a seed and its number decide.
 
     Every rank reads the whole stream and takes its share of the batches; a job that goes on reads again and skips
-    what was done. Both need no more than that each reading gives the same rows in the same order.
+    what was done. Both need no more than that each reading gives the same rows in the same order, from the first pass
+    on: whoever skips counts batches and knows no passes.
     """
 
     def __init__(
@@ -40,32 +42,29 @@ class RowStream(IterableDataset[dict[str, Any]]):
         self._encode = encode_rows
         self._seed = seed
         self._buffer = buffer
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Another pass, another order."""
-        self._epoch = epoch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        rng = random.Random(f"{self._seed} {self._epoch}")  # noqa: S311 (an order, not a secret)
+        for number in count():
+            given = 0
+            for row in self._one_pass(number):
+                given += 1
+                yield row
+            if given == 0:
+                raise DataError("no row of the stream fits", where="data.max_length", hint="raise it")
+
+    def _one_pass(self, number: int) -> Iterator[dict[str, Any]]:
+        rng = random.Random(f"{self._seed} {number}")  # noqa: S311 (an order, not a secret)
         held: list[Pair] = []
-        given = 0
         for pair in self._read():
             if len(held) < self._buffer:
                 held.append(pair)
                 continue
             at = rng.randrange(len(held))
             chosen, held[at] = held[at], pair
-            for row in self._encode([chosen]):
-                given += 1
-                yield row
+            yield from self._encode([chosen])
         rng.shuffle(held)
         for chosen in held:
-            for row in self._encode([chosen]):
-                given += 1
-                yield row
-        if given == 0:
-            raise DataError("no row of the stream fits", where="data.max_length", hint="raise it")
+            yield from self._encode([chosen])
 
 
 def stream(data: DataSection, tokenizer: PreTrainedTokenizerBase, dataset: Dataset, seed: int) -> RowStream:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hpcft.cluster.gpus import computes_bfloat16
 from hpcft.measure.activations import Held, Shape
 from hpcft.models.shapes import Weights
 from hpcft.spec.job import Job
@@ -89,7 +90,8 @@ def arithmetic(job: Job, target: Target) -> str:
     """The name of the arithmetic's type, as `models.load.compute_dtype` will choose it."""
     if job.model.dtype != "auto":
         return job.model.dtype
-    return "bfloat16" if target.device == "cuda" else "float32"
+    half = target.device == "cuda" and computes_bfloat16(job.resources.gpu_type)
+    return "bfloat16" if half else "float32"
 
 
 def step_shape(job: Job, target: Target) -> Shape:

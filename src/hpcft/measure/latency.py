@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcft.data.collate import pad_left
 from hpcft.measure.uncertainty import mean_interval
+from hpcft.models.greedy import end_tokens, greedy
 
 if TYPE_CHECKING:
     import torch
@@ -82,26 +83,15 @@ def answer(
     device = next(model.parameters()).device
     batch = {k: v.to(device) for k, v in pad_left([list(p) for p in prompts], tokenizer.pad_token_id).items()}
     ticks = _Ticks()
-    options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
+    options = greedy(model, tokenizer, max_new_tokens)
+    if exactly:
+        options["min_new_tokens"] = max_new_tokens
     if cache == "static":
         options["cache_implementation"] = "static"
     synchronize(device)
     start = time.perf_counter()
     with torch.inference_mode():
-        output = model.generate(
-            **batch,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            use_cache=True,
-            streamer=ticks,
-            **options,
-        )
+        output = model.generate(**batch, **options, streamer=ticks)
     synchronize(device)
     end = time.perf_counter()
     new = output[:, batch["input_ids"].shape[1] :].tolist()
@@ -111,7 +101,7 @@ def answer(
     return Query(
         batch=len(prompts),
         prompt_tokens=sum(map(len, prompts)),
-        new_tokens=sum(_until_end(row, tokenizer.eos_token_id) for row in new),
+        new_tokens=sum(_until_end(row, end_tokens(model, tokenizer)) for row in new),
         latency_ms=1000 * (end - start),
         ttft_ms=1000 * (ticked[0] - start),
         tpot_ms=1000 * (ticked[-1] - ticked[0]) / steps if steps else None,
@@ -132,9 +122,9 @@ def classify(model: Any, batch: dict[str, torch.Tensor]) -> Query:
     return Query(len(batch["input_ids"]), tokens, 0, 1000 * (time.perf_counter() - start))
 
 
-def _until_end(row: list[int], eos: int | None) -> int:
-    """Tokens up to the end mark, which is one of them."""
-    return row.index(eos) + 1 if eos in row else len(row)
+def _until_end(row: list[int], ends: Sequence[int]) -> int:
+    """Tokens up to the first end mark, which is one of them."""
+    return next((n for n, token in enumerate(row, 1) if token in ends), len(row))
 
 
 def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:

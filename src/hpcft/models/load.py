@@ -29,7 +29,8 @@ def compute_dtype(job: Job, device: torch.device) -> torch.dtype:
 
     if job.model.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[job.model.dtype]
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    # Older GPUs emulate it, slower than float32.
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
 

@@ -163,6 +163,9 @@ def open_model(
             where="bench.device_map",
             hint="ask for more: --gpus-per-node N",
         )
+    if labels is not None:
+        # A decoder's head reads the last token that is no padding; what is saved of this model tells it too.
+        model.config.pad_token_id = open_tokenizer(job).pad_token_id
     if found.adapter is not None:
         from peft import PeftModel
 

@@ -66,6 +66,9 @@ def _data(job: Job) -> list[tuple[str, str]]:
             found.append(("data.streaming", "a stream has no length: training.max_steps must say when to stop"))
         if job.evaluation.enabled and job.data.validation is None:
             found.append(("data.streaming", "nothing can be split off a stream: name a set in data.validation"))
+        if job.training.dataloader_num_workers:
+            message = "a stream is read by the rank itself; each further process would give its rows once more"
+            found.append(("training.dataloader_num_workers", message))
         if job.data.mix:
             found.append(("data.mix", "several sets cannot be streamed as one; write them into one file"))
     if job.data.packing == "full" and job.data.task == "classification":

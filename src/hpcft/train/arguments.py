@@ -42,7 +42,7 @@ def training_arguments(job: Job, folder: Path, device: torch.device, *, resumed:
     t = job.training
     dtype = compute_dtype(job, device)
     validated = job.evaluation.enabled
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=t.max_steps if t.max_steps is not None else -1,
         num_train_epochs=t.num_train_epochs or 1,
@@ -81,3 +81,8 @@ def training_arguments(job: Job, folder: Path, device: torch.device, *, resumed:
         dataloader_num_workers=t.dataloader_num_workers,
         dataloader_pin_memory=device.type == "cuda",
     )
+    if device.type == "cuda":
+        # A rank has one GPU, whatever it sees: the Trainer would spread a rank alone over all of them, with a batch
+        # for each.
+        arguments._n_gpu = 1
+    return arguments

@@ -36,6 +36,9 @@ _ADAPTER_FILES = (
     "*.model",
     "vocab.*",
     "merges.txt",
+    "added_tokens.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
 )
 
 
@@ -108,6 +111,12 @@ def make_durable(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
+def sync_folders(folder: Path) -> None:
+    """Bring the names of a folder's files, and of those in the folders inside it, to the disk."""
+    for inner in (folder, *(f for f in folder.rglob("*") if f.is_dir())):
+        sync_folder(inner)
+
+
 def commit(paths: RunPaths, aside: Path, manifest: Manifest) -> Path:
     """Write the manifest of a checkpoint whose files are on the disk, and move it into place.
 
@@ -117,8 +126,7 @@ def commit(paths: RunPaths, aside: Path, manifest: Manifest) -> Path:
     Raises:
         SecondAttemptError: a newer attempt has begun. OSError: no space left, or the disk is failing.
     """
-    for folder in (f for f in aside.rglob("*") if f.is_dir()):
-        sync_folder(folder)
+    sync_folders(aside)
     fd = os.open(aside / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(fd, "wb") as file:
         file.write(encode(asdict(manifest)))
@@ -212,14 +220,15 @@ def set_aside(folder: Path) -> Path:
 def model_part(manifest: Manifest) -> Manifest:
     """The manifest of a checkpoint's weights, configuration and tokenizer alone."""
     patterns = (*_MODEL_FILES, *_ADAPTER_FILES)
-    wanted = [name for name in manifest.files if "/" not in name and any(fnmatch(name, p) for p in patterns)]
+    # A pattern's star matches a slash too, and what DeepSpeed keeps in its own folder is no model.
+    wanted = [n for n in manifest.files if any(fnmatch(n, p) and n.count("/") == p.count("/") for p in patterns)]
     return replace(manifest, files={name: manifest.files[name] for name in wanted})
 
 
 def copy_files(checkpoint: Path, manifest: Manifest, target: Path) -> None:
     """Copy the files of a manifest out of a checkpoint."""
-    make_private(target)
     for name in manifest.files:
+        make_private((target / name).parent)
         shutil.copyfile(checkpoint / name, target / name)
         (target / name).chmod(FILE_MODE)
 

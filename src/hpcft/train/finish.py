@@ -16,13 +16,16 @@ from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.train.checkpoint import (
     checkpoints,
+    contents,
     copy_files,
     faults,
     folder_of,
+    make_durable,
     model_part,
     read_manifest,
     remove,
     step_of,
+    sync_folders,
 )
 from hpcft.viz import guarded, plot_training_curves, plot_training_loss
 
@@ -154,10 +157,13 @@ def write_results(
 
 
 def mark_done(paths: RunPaths, attempt: int, step: int, artifacts: dict[str, Any]) -> None:
-    """Write the end marker. Its presence is what success means, so it comes last.
+    """Bring the kept model to the disk and write the end marker. Its presence is what success means, so it comes last.
 
     Raises:
-        SecondAttemptError: a newer attempt has begun.
+        SecondAttemptError: a newer attempt has begun. OSError: the disk is full after all, or failing.
     """
+    if paths.final_model.is_dir():
+        make_durable(paths.final_model, contents(paths.final_model))
+        sync_folders(paths.final_model)
     require_newest(paths, attempt, "end the run")
     write_json(paths.done, {"time": time.time(), "attempt": attempt, "step": step, "artifacts": artifacts})

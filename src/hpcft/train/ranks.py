@@ -55,7 +55,9 @@ def join(rank: Rank, device: torch.device, *, deepspeed: bool) -> None:
     """
     if rank.world_size == 1 and not deepspeed:
         return
-    os.environ.update(RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world_size))
+    # DeepSpeed and accelerate take it for the GPU's number, which is 0 in each task that is shown its own GPU alone.
+    local = device.index if device.type == "cuda" else rank.local_rank
+    os.environ.update(RANK=str(rank.rank), LOCAL_RANK=str(local), WORLD_SIZE=str(rank.world_size))
     if rank.world_size == 1:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(free_port()))

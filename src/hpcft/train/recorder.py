@@ -74,9 +74,9 @@ class Recorder:
             if self.tracker is not None:
                 self.tracker.log(step_point(metrics), step)
 
-    def metrics(self, kind: str, step: int, metrics: dict[str, float]) -> None:
-        """Record figures that belong to an epoch or a validation."""
-        self.event(kind, step=step, metrics=metrics)
+    def metrics(self, kind: str, step: int, metrics: dict[str, float], **more: Any) -> None:
+        """Record figures that belong to an epoch or a validation; `more` is for the event log alone."""
+        self.event(kind, step=step, metrics=metrics, **more)
         log.log(PROGRESS, "%s: %s", kind.capitalize(), " | ".join(f"{k}={v:.6g}" for k, v in metrics.items()))
         if self.tracker is not None:
             self.tracker.log(metrics, step)

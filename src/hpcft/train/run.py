@@ -163,12 +163,11 @@ def _finish(
     if labels is not None:
         keep_labels(paths.final_model, labels)
     artifacts = finish.verify_model(paths.final_model)
-    finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     metrics = _summary(context, trainer, counts, flops, peak)
     evaluation: dict[str, Any] | None = None
     if validator is not None:
-        scores = _validation_at(paths, kept)
-        before = _validation_at(paths, 0)
+        scores, provenance = _validation_at(paths, kept)
+        before, _ = _validation_at(paths, 0)
         metrics |= {f"base/{k.replace('/', '_', 1)}": v for k, v in before.items() if k.startswith("validation/")}
         _keep_predictions(paths, kept)
         metrics |= final_metrics(scores)
@@ -178,7 +177,7 @@ def _finish(
             "sha256": validator.data.validation_sha256,
             "task": validator.data.task,
         }
-        evaluation["provenance"] = {"step": kept, **validator.provenance}
+        evaluation["provenance"] = {"step": kept, **provenance}
     finish.write_results(paths, flat(context.job), metrics, evaluation)
     context.recorder.summary(metrics)
     finish.draw(paths)
@@ -188,6 +187,8 @@ def _finish(
     context.recorder.event("end", step=last, kept_step=kept)
     context.recorder.events.sync()
     finish.mark_done(paths, context.attempt, last, artifacts)
+    # Only now: an attempt that ends before the marker leaves the next one what it goes on from.
+    finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
     barrier()
     return metrics
 
@@ -223,10 +224,10 @@ def _summary(
     return metrics
 
 
-def _validation_at(paths: RunPaths, step: int) -> dict[str, float]:
-    """Figures of the validation at a step, of whichever attempt; empty when there was none."""
+def _validation_at(paths: RunPaths, step: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures of the validation at a step, of whichever attempt, and how they were made; empty when there was none."""
     found = [e for e in Run(paths.root).events("validation") if e["step"] == step]
-    return dict(found[-1]["metrics"]) if found else {}
+    return (found[-1]["metrics"], found[-1].get("provenance", {})) if found else ({}, {})
 
 
 def _keep_predictions(paths: RunPaths, step: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,13 +191,15 @@ class FineTuner(SavingTrainer):
         step = self.state.global_step
         if self.recorder is not None:
             self.recorder.status("validating", step=step, total_steps=self.state.max_steps)
-        metrics = super().evaluate(*args, **kwargs)
-        found = canonical({"epoch": float(self.state.epoch or 0.0), "eval_loss": metrics["eval_loss"]})
-        if self._validate is not None:
-            found |= self._validate(self.model)
+        with self._autocast():
+            metrics = super().evaluate(*args, **kwargs)
+            found = canonical({"epoch": float(self.state.epoch or 0.0), "eval_loss": metrics["eval_loss"]})
+            if self._validate is not None:
+                found |= self._validate(self.model)
         found["validation/seconds"] = time.monotonic() - began
         if self.recorder is not None:
-            self.recorder.metrics("validation", step, found)
+            made = self._validate.provenance if self._validate is not None else {}
+            self.recorder.metrics("validation", step, found, provenance=made)
             if "validation/f1_score" in found:
                 log.info("Epoch %g: %s", found["epoch"], headline(found))
             if self._validate is not None:
@@ -204,6 +207,12 @@ class FineTuner(SavingTrainer):
                 self._validate.write_predictions(folder / f"predictions-{step}.jsonl")
         self._paused_s += time.monotonic() - began
         return metrics
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """The engine's own autocast, which it puts around training steps alone."""
+        engine = self.args.deepspeed
+        asked = engine.get("torch_autocast") if isinstance(engine, dict) else None
+        return torch.autocast(self.args.device.type, getattr(torch, asked["dtype"])) if asked else nullcontext()
 
     def record_epoch(self) -> None:
         """Throughput of the epoch that has just ended, from the steps that were trained in it."""
@@ -221,8 +230,18 @@ class FineTuner(SavingTrainer):
         """What a checkpoint carries on of the work done."""
         return self.progress.as_dict()
 
+    def _run_epoch(self, *args: Any, **given: Any) -> None:
+        """The Trainer's, unless every step is done: it would train one more before it looks."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **given)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         began = time.monotonic()
+        if _ends_epoch(self.state):
+            # The attempt that goes on from here begins with the next epoch.
+            self.record_epoch()
         super()._save_checkpoint(model, trial)
         seconds = time.monotonic() - began
         self.deadline.saved(seconds)
@@ -282,9 +301,11 @@ class _StepEnd(TrainerCallback):
         if enough > 0:
             # The Trainer ends the epoch here, with its validation and checkpoint.
             control.should_training_stop = True
-        # The last step of an epoch is followed by its validation and checkpoint; stopping before them would lose
-        # the validation, since the next attempt begins with the next epoch.
-        if (self.stopping or saves > 0) and not self._ends_epoch(state):
+        # With validation the last step of an epoch is followed by it and a checkpoint; stopping before them would lose
+        # the validation, since the next attempt begins with the next epoch. After the last step of all the model is
+        # kept.
+        follows = args.save_strategy == "epoch" and _ends_epoch(state)
+        if (self.stopping or saves > 0) and not follows and state.global_step < state.max_steps:
             control.should_save = True
         trainer.leaving = self.stopping and state.global_step < state.max_steps
 
@@ -304,6 +325,6 @@ class _StepEnd(TrainerCallback):
         self._looked_at = now
         return self.trainer.paths.end_early.exists()
 
-    @staticmethod
-    def _ends_epoch(state: Any) -> bool:
-        return state.global_step >= state.max_steps or abs(state.epoch - round(state.epoch)) < 1e-9
+
+def _ends_epoch(state: Any) -> bool:
+    return state.global_step >= state.max_steps or abs(state.epoch - round(state.epoch)) < 1e-9

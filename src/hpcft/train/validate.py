@@ -15,6 +15,7 @@ from hpcft.data.collate import LabelCollator, pad_left
 from hpcft.data.encode import encode_input, encode_prompt
 from hpcft.data.prompts import Prompt
 from hpcft.measure.scores import Scores, classification_scores, generation_scores, qa_scores
+from hpcft.models.greedy import greedy
 from hpcft.runs.files import write_atomic
 from hpcft.spec.job import Job
 from hpcft.train.ranks import Rank, from_all, from_first
@@ -175,19 +176,8 @@ class GenerationValidator(Validator):
         device = next(model.parameters()).device
         batch = pad_left([row["input_ids"] for row in rows], self.tokenizer.pad_token_id)
         batch = {k: v.to(device) for k, v in batch.items()}
-        output = model.generate(
-            **batch,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-            use_cache=True,
-            synced_gpus=self.synced,
-        )
+        options = greedy(model, self.tokenizer, self.max_new_tokens)
+        output = model.generate(**batch, **options, synced_gpus=self.synced)
         new = output[:, batch["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 

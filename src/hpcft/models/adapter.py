@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def adapter_config(job: Job, config: PretrainedConfig, *, classifier: bool = False) -> Any:
-    """PEFT's configuration of the adapter that a job describes; a classifier's head is trained and saved whole beside it.
+    """PEFT's configuration of the adapter that a job describes. A classifier's head is trained and saved whole.
 
     Args:
         config: the base model's.

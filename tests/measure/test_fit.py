@@ -30,6 +30,7 @@ from hpcft.measure.flops import twin
 from hpcft.models.shapes import Weights, count
 from hpcft.spec.faults import faults
 from hpcft.spec.job import Job
+from hpcft.spec.variants import VARIANTS
 
 GPU, CPU = Target("cuda"), Target("cpu")
 BILLION = Weights(900_000_000, 400_000, 100_000_000, 0, 5_000_000, 60_000_000, 30_000_000)
@@ -180,18 +181,22 @@ def test_a_deep_model_is_counted_by_two_shallow_ones(monkeypatch: pytest.MonkeyP
     assert held(deep, None, asked).activations == pytest.approx(found.activations, rel=0.01)
 
 
-def test_parameters_are_counted_from_names_and_shapes_as_from_the_model() -> None:
+@pytest.mark.parametrize("variant", [name for name, variant in VARIANTS.items() if variant.adapter])
+def test_parameters_are_counted_from_names_and_shapes_as_from_the_model(variant: str) -> None:
     from peft import get_peft_model
 
+    from hpcft.models.adapter import adapter_config
     from hpcft.models.counts import count_parameters
-    from hpcft.models.load import lora_config
 
     for family in ("llama", "gpt2", "phi3", "gemma2"):
-        asked = job("lora", lora__target_module_group="both", lora__r=4)
-        model = twin(config(family))
+        if (variant, family) == ("bitfit", "gpt2"):
+            continue
+        asked = job(variant, lora__target_module_group="both", lora__r=4, peft__drop_layers=1, peft__reduction=3)
+        kind = config(family)
+        model = twin(kind)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        found = count(shapes, family, asked)
-        whole = count_parameters(get_peft_model(model, lora_config(asked, family)))
+        found = count(shapes, kind.to_dict(), asked)
+        whole = count_parameters(get_peft_model(model, adapter_config(asked, kind)))
         assert (found.base + found.adapter, found.adapter) == (whole.total, whole.trainable), family
 
 

@@ -28,7 +28,8 @@ from hpcft.measure.flops import (
     query_flops,
     training_parts,
 )
-from hpcft.models.load import load_base, load_config, with_adapter
+from hpcft.models.adapter import with_adapter
+from hpcft.models.load import load_base, load_config
 from hpcft.spec.job import Job
 from hpcft.train.run import _flops
 

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.pytorch_utils import Conv1D
 
 from hpcft.errors import ConfigError
+from hpcft.models.adapter import with_adapter
 from hpcft.models.groups import group_of, layer_of, target_modules, warn_of_unknown
-from hpcft.models.load import check_vocabulary, load_base, load_tokenizer, with_adapter
+from hpcft.models.load import check_vocabulary, load_base, load_tokenizer
 from hpcft.models.packing import keeps_rows_apart
 from hpcft.spec.job import Job, LoraSection
 

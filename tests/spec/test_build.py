@@ -52,6 +52,27 @@ def test_b6_a_named_option_beats_the_preset() -> None:
     assert resolved.origin("training.seed") == "default"
 
 
+def test_a_variant_begins_with_its_own_rate_and_whatever_is_said_wins() -> None:
+    found = build([pairs_layer(["variant=ia3"], "--set")])
+    assert found.job.training.learning_rate == 3e-3
+    assert found.origin("training.learning_rate") == "variant ia3"
+    weaker = pairs_layer(["training.learning_rate=1e-5"], "--set")
+    assert build([weaker, pairs_layer(["variant=ia3"], "--set")]).job.training.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (["variant=p-tuning", "data.packing=full"], "stand in front of each row"),
+        (["variant=prefix-tuning", "training.gradient_checkpointing=true"], "gives each layer keys and values"),
+        (["variant=adalora", "resources.gpus_per_node=2"], "use one rank"),
+        (["variant=prefix"], "did you mean prefix-tuning?"),
+    ],
+)
+def test_what_a_method_cannot_go_with_is_refused(pairs: list[str], words: str) -> None:
+    assert words in " ".join(errors_of(pairs_layer(pairs, "--set")))
+
+
 def test_epochs_drop_the_presets_step_limit_and_both_together_are_an_error() -> None:
     preset = mapping_layer({"training.max_steps": "60"}, "preset")
     job = build([preset, options_layer({"training.num_train_epochs": ("3", "--epochs")})]).job

@@ -15,6 +15,7 @@ from support.forked import ask_to_stop, at_micro_batch, at_the_end, kill, work
 from support.worker import Worker
 
 from hpcft.runs.run import Run
+from hpcft.spec.variants import VARIANTS
 
 # Dropout is on, three epochs, an accumulation whose last one is short, and a checkpoint after each step.
 EVERYTHING: dict[str, dict[str, Any]] = {
@@ -129,6 +130,23 @@ def test_two_ranks_with_zero_2_go_on_bit_for_bit(jobs: Worker) -> None:
     assert work(run, 2, before=at_micro_batch(5, kill)) == 137
     assert work(run, 2) == 0, run.paths.batch_log.read_text()[-3000:]
     assert [e["resume_step"] for e in run.events("start")] == [0, 1]
+    check(run, calm)
+
+
+# Those that learn something beside the weights; the others in the long round.
+QUICK = ("adalora", "p-tuning")
+METHODS = [name for name, v in VARIANTS.items() if v.adapter not in (None, "lora")]
+
+
+@pytest.mark.parametrize(
+    "variant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
+def test_each_method_of_peft_goes_on_bit_for_bit(jobs: Worker, variant: str) -> None:
+    calm, run = (make(jobs, f"{name}-{variant}", variant) for name in ("calm", "killed"))
+    assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
+    for micro_batch, act, code in ((14, kill, 137), (4, ask_to_stop, 75)):
+        assert work(run, before=at_micro_batch(micro_batch, act)) == code, run.paths.batch_log.read_text()[-3000:]
+    assert work(run) == 0, run.paths.batch_log.read_text()[-3000:]
     check(run, calm)
 
 

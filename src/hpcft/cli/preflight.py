@@ -145,7 +145,7 @@ def _weights(plan: Plan) -> Weights | None:
     if folder is None or not shapes:
         return None
     try:
-        return count(shapes, str(read_config(folder).get("model_type")), job)
+        return count(shapes, read_config(folder), job)
     except ConfigError:
         # Of a family that is not in the table, the modules of an adapter are not known before it is loaded.
         return None

@@ -10,11 +10,12 @@ from hpcft.errors import ConfigError
 from hpcft.measure.activations import Held, Shape, held
 from hpcft.measure.fit import Estimate, Target, estimate, step_shape
 from hpcft.measure.flops import twin
+from hpcft.models.adapter import adapter_config
 from hpcft.models.availability import QUICKSTART, model_folder
 from hpcft.models.groups import FAMILIES
-from hpcft.models.load import load_config, lora_config
+from hpcft.models.load import load_config
 from hpcft.models.shapes import Weights, count
-from hpcft.spec.job import Job, LoraSection, ModelSection
+from hpcft.spec.job import Job, LoraSection, ModelSection, PeftSection
 from hpcft.spec.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def weights_of(job: Job) -> Weights:
     Raises:
         ConfigError, UnavailableError: the model's configuration cannot be had.
     """
-    return _weights(job.model, job.variant, job.lora.model_dump_json(), _labels(job))
+    return _weights(job.model, job.variant, *_sections(job), _labels(job))
 
 
 def held_by(job: Job, target: Target) -> Held | None:
     """What a step holds beside weights and states; None where the model's code cannot run without numbers."""
-    return _held(job.model, job.variant, job.lora.model_dump_json(), _labels(job), step_shape(job, target))
+    return _held(job.model, job.variant, *_sections(job), _labels(job), step_shape(job, target))
 
 
 def _labels(job: Job) -> int | None:
@@ -78,18 +79,18 @@ def _loaded(model: ModelSection) -> PretrainedConfig:
 
 
 @cache
-def _weights(model: ModelSection, variant: str, lora: str, labels: int | None) -> Weights:
+def _weights(model: ModelSection, variant: str, lora: str, peft: str, labels: int | None) -> Weights:
     config = _config(model)
     shapes = {name: tuple(p.shape) for name, p in twin(config, labels, "sdpa").named_parameters()}
-    return count(shapes, config.model_type, _job(model, variant, lora))
+    return count(shapes, config.to_dict(), _job(model, variant, lora, peft))
 
 
 @cache
-def _held(model: ModelSection, variant: str, lora: str, labels: int | None, shape: Shape) -> Held | None:
+def _held(model: ModelSection, variant: str, lora: str, peft: str, labels: int | None, shape: Shape) -> Held | None:
     config = _config(model)
     adapter = None
     if VARIANTS[variant].adapter is not None:
-        adapter = lora_config(_job(model, variant, lora), config.model_type, classifier=labels is not None)
+        adapter = adapter_config(_job(model, variant, lora, peft), config, classifier=labels is not None)
     try:
         return held(config, adapter, shape, num_labels=labels)
     except Exception as error:
@@ -98,6 +99,12 @@ def _held(model: ModelSection, variant: str, lora: str, labels: int | None, shap
         return None
 
 
-def _job(model: ModelSection, variant: str, lora: str) -> Job:
-    """What of a job the twin depends on; its sections as text, since a list in one of them has no hash."""
-    return Job(model=model, variant=variant, lora=LoraSection.model_validate_json(lora))
+def _sections(job: Job) -> tuple[str, str]:
+    """What of a job shapes its adapter, as text, since a list in it has no hash."""
+    return job.lora.model_dump_json(), job.peft.model_dump_json()
+
+
+def _job(model: ModelSection, variant: str, lora: str, peft: str) -> Job:
+    """What of a job the twin depends on."""
+    sections = {"lora": LoraSection.model_validate_json(lora), "peft": PeftSection.model_validate_json(peft)}
+    return Job(model=model, variant=variant, **sections)

@@ -28,6 +28,7 @@ class Family:
 
     Attributes:
         head: of a classifier, which is trained whole beside an adapter.
+        scaled: what IA3 scales: keys, values and what goes into the MLP's last product; the method's paper.
         generates: whether the family has models that write text.
         keeps_rows_apart: whether rows laid end to end, with positions that start again at 0 and without a mask, do
             not see each other.
@@ -38,6 +39,7 @@ class Family:
     embed: tuple[str, ...]
     lm_head: tuple[str, ...] = ("lm_head",)
     head: tuple[str, ...] = ("score",)
+    scaled: tuple[str, ...] = ()
     generates: bool = True
     keeps_rows_apart: bool = True
 
@@ -46,17 +48,32 @@ _LLAMA = Family(
     attention=("q_proj", "k_proj", "v_proj", "o_proj"),
     mlp=("gate_proj", "up_proj", "down_proj"),
     embed=("embed_tokens",),
+    scaled=("k_proj", "v_proj", "down_proj"),
 )
-_PHI = Family(attention=("q_proj", "k_proj", "v_proj", "dense"), mlp=("fc1", "fc2"), embed=("embed_tokens",))
-_PHI3 = Family(attention=("qkv_proj", "o_proj"), mlp=("gate_up_proj", "down_proj"), embed=("embed_tokens",))
+_PHI = Family(
+    attention=("q_proj", "k_proj", "v_proj", "dense"),
+    mlp=("fc1", "fc2"),
+    embed=("embed_tokens",),
+    scaled=("k_proj", "v_proj", "fc2"),
+)
+_PHI3 = Family(
+    attention=("qkv_proj", "o_proj"),
+    mlp=("gate_up_proj", "down_proj"),
+    embed=("embed_tokens",),
+    scaled=("qkv_proj", "down_proj"),
+)
 _GPT2 = Family(
-    attention=("attn.c_attn", "attn.c_proj"), mlp=("mlp.c_fc", "mlp.c_proj"), embed=("wte", "wpe"), lm_head=("lm_head",)
+    attention=("attn.c_attn", "attn.c_proj"),
+    mlp=("mlp.c_fc", "mlp.c_proj"),
+    embed=("wte", "wpe"),
+    scaled=("attn.c_attn", "mlp.c_proj"),
 )
 _NEOX = Family(
     attention=("query_key_value", "attention.dense"),
     mlp=("dense_h_to_4h", "dense_4h_to_h"),
     embed=("embed_in",),
     lm_head=("lm_head", "embed_out"),
+    scaled=("query_key_value", "dense_4h_to_h"),
 )
 _BERT = Family(
     attention=("query", "key", "value", "attention.output.dense"),
@@ -65,6 +82,7 @@ _BERT = Family(
     embed=("word_embeddings", "position_embeddings", "token_type_embeddings"),
     lm_head=("cls.predictions.decoder", "lm_head.decoder"),
     head=("classifier",),
+    scaled=("key", "value", r"layer\.\d+\.output\.dense"),
     generates=False,
     keeps_rows_apart=False,
 )
@@ -74,6 +92,7 @@ _DISTILBERT = Family(
     embed=("word_embeddings", "position_embeddings"),
     lm_head=("vocab_projector",),
     head=("pre_classifier", "classifier"),
+    scaled=("k_lin", "v_lin", "lin2"),
     generates=False,
     keeps_rows_apart=False,
 )
@@ -83,6 +102,7 @@ _ALBERT = Family(
     embed=("word_embeddings", "position_embeddings", "token_type_embeddings", "embedding_hidden_mapping_in"),
     lm_head=("predictions.decoder",),
     head=("classifier",),
+    scaled=("key", "value", "ffn_output"),
     generates=False,
     keeps_rows_apart=False,
 )
@@ -101,7 +121,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|albert_layers)\.(\d+)\.")
 
 
 def target_modules(lora: LoraSection, model_type: str) -> list[str] | str:
-    """The modules that get an adapter, as PEFT takes them: ends of names, or one regular expression.
+    """The modules that get a LoRA branch, as PEFT takes them: ends of names, or one regular expression.
 
     Args:
         lora: `target_modules` as given, else the modules of `target_module_group`.
@@ -112,21 +132,40 @@ def target_modules(lora: LoraSection, model_type: str) -> list[str] | str:
     """
     if lora.target_modules is not None:
         return list(lora.target_modules)
+    family = known_family(model_type, "lora.target_module_group", "lora.target_modules")
+    # A classifier's head is trained whole, so only a language model's own head is a target.
+    rest = family.embed + (family.lm_head if family.generates else ())
+    return as_targets(
+        {
+            "attention_only": family.attention,
+            "mlp_only": family.mlp,
+            "both": family.attention + family.mlp,
+            "all": family.attention + family.mlp + rest,
+        }[lora.target_module_group]
+    )
+
+
+def known_family(model_type: str, where: str, key: str) -> Family:
+    """An architecture's family.
+
+    Args:
+        where: the key that asks for it. key: the key that names modules instead.
+
+    Raises:
+        ConfigError: it is not in the table.
+    """
     family = FAMILIES.get(model_type)
     if family is None:
         raise ConfigError(
             f"the modules of architecture '{model_type}' are not known",
-            where="lora.target_module_group",
-            hint=f"name them with --set lora.target_modules=a,b; known: {', '.join(sorted(FAMILIES))}",
+            where=where,
+            hint=f"name them with --set {key}=a,b; known: {', '.join(sorted(FAMILIES))}",
         )
-    # A classifier's head is trained whole, so only a language model's own head is a target.
-    rest = family.embed + (family.lm_head if family.generates else ())
-    names = {
-        "attention_only": family.attention,
-        "mlp_only": family.mlp,
-        "both": family.attention + family.mlp,
-        "all": family.attention + family.mlp + rest,
-    }[lora.target_module_group]
+    return family
+
+
+def as_targets(names: tuple[str, ...]) -> list[str] | str:
+    """Names of the table as PEFT takes them: ends of names, or one regular expression for the whole name."""
     if any("\\" in name for name in names):
         return rf"(?:.*\.)?(?:{'|'.join(names)})"
     return list(names)
@@ -144,7 +183,8 @@ def _pattern(model_type: str, group: str) -> re.Pattern[str] | None:
         "lm_head": (*family.lm_head, *family.head, "pooler"),
     }[group]
     # What PEFT and a parameter's own name put behind the module.
-    tail = r"(?:\.(?:base_layer|modules_to_save|original_module|lora_\w+|default|weight|bias|dense|out_proj))*"
+    own = r"base_layer|modules_to_save|original_module|(?:lora|ia3|beft|bottleneck)_\w+|default"
+    tail = rf"(?:\.(?:{own}|weight|bias|dense|out_proj))*"
     return re.compile(rf"(?:.*\.)?(?:{'|'.join(names)}){tail}")
 
 

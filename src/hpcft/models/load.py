@@ -1,4 +1,4 @@
-"""Loading the base model and its tokenizer, and putting the variant's adapter on it."""
+"""Loading the base model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import ConfigError, UnavailableError
 from hpcft.models.availability import QUICKSTART, not_text_alone
-from hpcft.models.groups import FAMILIES, target_modules, warn_of_unknown
+from hpcft.models.groups import FAMILIES
 from hpcft.models.quantization import int8_config, nf4_config
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job, ModelSection
@@ -17,7 +17,6 @@ from hpcft.spec.variants import VARIANTS, Quantization
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -222,55 +221,3 @@ def load_base(
     # Made at random here, so it has to be trained and kept like the head.
     model.has_new_pooler = any("pooler" in key for key in loaded[1]["missing_keys"])  # type: ignore[assignment]
     return model
-
-
-def lora_config(job: Job, model_type: str, *, classifier: bool = False) -> LoraConfig:
-    """The LoRA adapter that a job describes; a classifier's head is trained and saved whole beside it."""
-    from peft import LoraConfig, TaskType
-
-    family = FAMILIES.get(model_type)
-    return LoraConfig(
-        r=job.lora.r,
-        lora_alpha=job.lora.lora_alpha,
-        lora_dropout=job.lora.lora_dropout,
-        target_modules=target_modules(job.lora, model_type),
-        # GPT-2's weights are stored the other way round.
-        fan_in_fan_out=model_type == "gpt2",
-        task_type=TaskType.SEQ_CLS if classifier else TaskType.CAUSAL_LM,
-        modules_to_save=list(family.head) if classifier and family is not None else None,
-    )
-
-
-def with_adapter(model: PreTrainedModel, job: Job, *, classifier: bool = False) -> Any:
-    """Put the variant's adapter on the base; the base as it is when all weights are trained.
-
-    Raises:
-        ConfigError: no module of the model fits the targets.
-    """
-    variant = VARIANTS[job.variant]
-    if variant.adapter is None:
-        if job.training.gradient_checkpointing:
-            model.enable_input_require_grads()
-        return model
-    from peft import get_peft_model, prepare_model_for_kbit_training
-    from torch import nn
-
-    if job.lora.target_modules is None:
-        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
-        warn_of_unknown(linear, model.config.model_type)
-    if variant.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=job.training.gradient_checkpointing)
-    elif job.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    try:
-        adapter = lora_config(job, model.config.model_type, classifier=classifier)
-        if classifier and getattr(model, "has_new_pooler", False):
-            adapter.modules_to_save = [*(adapter.modules_to_save or []), "pooler"]
-        tuned = get_peft_model(model, adapter, revision=job.model.revision)
-    except ValueError as error:
-        raise ConfigError(f"no adapter could be put on the model: {error}", where="lora.target_modules") from error
-    for parameter in tuned.parameters():
-        # PEFT does so for the adapter's own weights, and not for a head that is trained whole.
-        if parameter.requires_grad and not hasattr(parameter, "ds_id"):
-            parameter.data = parameter.data.float()
-    return tuned

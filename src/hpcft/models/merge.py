@@ -17,6 +17,7 @@ _NO_SUM = {
     "MULTITASK_PROMPT_TUNING": "soft prompts are tokens in front of the input",
     "PREFIX_TUNING": "prefixes are keys and values in front of each layer's own",
     "ADAPTION_PROMPT": "its prompts are gated into the attention",
+    "BOTTLENECK": "its networks stand behind the layers",
     "CARTRIDGE": "cartridges are keys and values in front of each layer's own",
 }
 

@@ -169,6 +169,9 @@ def open_model(
     if found.adapter is not None:
         from peft import PeftModel
 
+        # Makes it known to PEFT.
+        from hpcft.models import bottleneck  # noqa: F401
+
         try:
             model = PeftModel.from_pretrained(model, str(found.adapter))
         except (OSError, ValueError, RuntimeError) as error:

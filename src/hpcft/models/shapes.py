@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hpcft.models.groups import FAMILIES, target_modules
+from hpcft.models.groups import FAMILIES, layer_of
+from hpcft.models.targets import adapted, initial_rank, prompt_size
 from hpcft.spec.job import Job
-from hpcft.spec.variants import VARIANTS
+from hpcft.spec.variants import LORA_LIKE, VARIANTS
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -25,7 +26,7 @@ class Weights:
         linear: in the matrices that a variant in 4 or 8 bits quantises. rows: these matrices' rows, all together.
         rest: everything else of the base: embedding, output head, norms, biases.
         head: of a classifier, trained whole beside an adapter; part of `rest` too.
-        adapter: in LoRA's matrices; 0 where all weights are trained.
+        adapter: of the adapter; 0 where all weights are trained.
         largest: in the largest matrix. largest_linear: in the largest of those that are quantised.
     """
 
@@ -47,20 +48,22 @@ class Weights:
         return self.base if full else self.adapter + self.head
 
 
-def count(shapes: Shapes, model_type: str, job: Job) -> Weights:
+def count(shapes: Shapes, config: Mapping[str, Any], job: Job) -> Weights:
     """Count a model's parameters by how the job's variant holds them.
 
     Args:
         shapes: name of a weight → its shape; tied weights once.
-        model_type: of the base's configuration.
+        config: the base's configuration.
     """
+    model_type = str(config.get("model_type"))
     family = FAMILIES.get(model_type)
     kept = () if family is None else (*family.lm_head, *family.head, "pooler", "pooler.dense")
     embeddings = () if family is None else family.embed
     head = () if family is None else family.head
-    adapter = VARIANTS[job.variant].adapter is not None
-    targets = target_modules(job.lora, model_type) if adapter else []
-    linear = rows = rest = heads = added = largest = largest_linear = 0
+    method = VARIANTS[job.variant].adapter
+    targets, inputs = adapted(job, model_type)
+    linear = rows = rest = heads = largest = largest_linear = 0
+    added = prompt_size(job, config)
     for name, shape in shapes.items():
         size, module = prod(shape), name.removesuffix(".weight").removesuffix(".bias")
         is_matrix = len(shape) == 2 and name.endswith(".weight")
@@ -75,8 +78,30 @@ def count(shapes: Shapes, model_type: str, job: Job) -> Weights:
         if _ends(module, head):
             heads += size
         if is_matrix and _fits(module, targets):
-            added += job.lora.r * (shape[0] + shape[1])
-    return Weights(linear, rows, rest, heads if adapter else 0, added, largest, largest_linear)
+            # GPT-2 keeps its matrices the other way round.
+            wide, narrow = (shape[0], shape[1]) if model_type == "gpt2" else (shape[1], shape[0])
+            added += _branch(job, module, wide, narrow, scales_inputs=_fits(module, inputs))
+    return Weights(linear, rows, rest, heads if method else 0, added, largest, largest_linear)
+
+
+def _branch(job: Job, module: str, inputs: int, outputs: int, *, scales_inputs: bool) -> int:
+    """Parameters that an adapter adds to one layer of so many inputs and outputs."""
+    method, rank = VARIANTS[job.variant].adapter, job.lora.r
+    if method == "adalora":
+        first = initial_rank(job)
+        # With the scale of each rank, and the number that PEFT keeps of them.
+        return first * (inputs + outputs) + first + 1
+    if method in LORA_LIKE:
+        return rank * (inputs + outputs) + (outputs if method == "dora" else 0)
+    if method == "ia3":
+        return inputs if scales_inputs else outputs
+    if method == "bitfit":
+        return outputs
+    layer = layer_of(f"{module}.")
+    if layer is not None and layer < job.peft.drop_layers:
+        return 0
+    width = max(1, outputs // job.peft.reduction)
+    return 2 * width * outputs + width + outputs
 
 
 def _ends(module: str, names: Iterable[str]) -> bool:

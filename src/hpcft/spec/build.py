@@ -12,6 +12,7 @@ from hpcft.spec.faults import faults
 from hpcft.spec.job import Job
 from hpcft.spec.keys import fields
 from hpcft.spec.layers import CLUSTER, Layer, Problem, SpecError, unknown_key
+from hpcft.spec.variants import VARIANTS
 
 DEFAULT = "default"
 # Each of them says when training ends. The stronger layer's one takes the weaker layer's other one away.
@@ -66,6 +67,7 @@ def build(layers: list[Layer]) -> Resolved:
     for key in [k for k in merged if k not in known]:
         problems.append(Problem(merged[key][1], "", unknown_key(key)))
         del merged[key]
+    merged = _recipe(merged) | merged
     job: Job | None = None
     try:
         job = Job.model_validate(_nested(merged))
@@ -82,6 +84,13 @@ def build(layers: list[Layer]) -> Resolved:
         raise SpecError(problems)
     origins = {key: where for key, (_, where) in merged.items()}
     return Resolved(job, origins, None if cluster is None else (str(cluster[0]), cluster[1]))
+
+
+def _recipe(merged: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    """What the variant begins with, as the weakest layer."""
+    name = str(merged.get("variant", (Job.model_fields["variant"].default, ""))[0])
+    variant = VARIANTS.get(name)
+    return {} if variant is None else {key: (value, f"variant {name}") for key, value in variant.recipe.items()}
 
 
 def flat(job: Job) -> dict[str, Any]:

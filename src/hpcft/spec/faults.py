@@ -7,6 +7,7 @@ import re
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 from hpcft.spec.parallelism import refusals
+from hpcft.spec.variants import PREFIX_LIKE, PROMPT_LIKE, VARIANTS
 
 
 def faults(job: Job) -> list[tuple[str, str]]:
@@ -16,7 +17,7 @@ def faults(job: Job) -> list[tuple[str, str]]:
     if job.variant == "ptq":
         several = "ptq is several jobs: hpcft submit --variant ptq, or hpcft pipeline ptq"
         return [("variant", several)]
-    return [*_limits(job), *_model(job), *_data(job), *refusals(job)]
+    return [*_limits(job), *_model(job), *_data(job), *_method(job), *refusals(job)]
 
 
 def _one_process(job: Job) -> list[tuple[str, str]]:
@@ -40,6 +41,21 @@ def _limits(job: Job) -> list[tuple[str, str]]:
     if t.max_steps is not None and t.num_train_epochs is not None:
         return [("training.num_train_epochs", "num_train_epochs and max_steps are both set; keep one of them")]
     return []
+
+
+def _method(job: Job) -> list[tuple[str, str]]:
+    """What a PEFT method cannot go with."""
+    method, found = VARIANTS[job.variant].adapter, list[tuple[str, str]]()
+    if method in PROMPT_LIKE and job.data.packing in ("batch", "full"):
+        message = f"rows laid end to end would share the vectors of {job.variant}, which stand in front of each row"
+        found.append(("data.packing", message))
+    if method in PREFIX_LIKE and job.training.gradient_checkpointing:
+        message = f"{job.variant} gives each layer keys and values, which checkpointing would throw away"
+        found.append(("training.gradient_checkpointing", message))
+    if method == "adalora" and job.zero_stage is not None:
+        message = "AdaLoRA looks at the gradients after each step, and DeepSpeed has cleared them by then; use one rank"
+        found.append(("variant", message))
+    return found
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

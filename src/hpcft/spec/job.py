@@ -102,6 +102,37 @@ class LoraSection(Section):
     target_modules: list[Reference] | None = Field(None, description="names that replace the group's")
 
 
+class PeftSection(Section):
+    """What the methods beside LoRA take."""
+
+    virtual_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="trained vectors of a prompt or prefix; null: 8 of prompt-tuning, 10 of p-tuning, 20 of "
+        "prefix-tuning, 100 of p-tuning-v2",
+    )
+    prompt_text: str | None = Field(
+        None, min_length=1, max_length=65536, description="text that prompt-tuning's vectors begin as; random when null"
+    )
+    encoder_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="width of the network that makes p-tuning's and prefix-tuning's vectors; the model's own when null",
+    )
+    reduction: int = Field(16, ge=1, le=4096, description="a bottleneck adapter is the layer's width / reduction wide")
+    drop_layers: int = Field(
+        0, ge=0, le=10_000, description="lowest layers that get no bottleneck adapter (AdapterDrop)"
+    )
+    initial_rank: float = Field(
+        1.5, ge=1, le=16, description="AdaLoRA begins with lora.r times this, and ends with lora.r on the average"
+    )
+    target_modules: list[Reference] | None = Field(
+        None, description="of ia3, bitfit and adapter: names that replace the architecture's own"
+    )
+
+
 class TrainingSection(Section):
     """How the weights are trained."""
 
@@ -269,6 +300,7 @@ class Job(Section):
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     lora: LoraSection = LoraSection()
+    peft: PeftSection = PeftSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     merge: MergeSection = MergeSection()

@@ -14,6 +14,7 @@ from hpcft.data.split import Dataset, check_labels, load
 from hpcft.errors import ConfigError
 from hpcft.models.packing import keeps_rows_apart
 from hpcft.spec.job import Job
+from hpcft.spec.variants import PROMPT_LIKE, VARIANTS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -95,7 +96,8 @@ def _stream(job: Job, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> Any:
 
 def _packing(job: Job, config: PretrainedConfig) -> Packing:
     wanted = job.data.packing
-    if wanted == "off":
+    if wanted == "off" or VARIANTS[job.variant].adapter in PROMPT_LIKE:
+        # Vectors in front of a batch's first row would be in front of that row alone.
         return "off"
     apart = keeps_rows_apart(config)
     if wanted == "auto":

@@ -14,14 +14,9 @@ from transformers import PretrainedConfig
 
 from hpcft.measure.flops import TrainingFlops, training_parts
 from hpcft.measure.memory import folder_size_gb, over_ranks, peak_gb, reset_peak
+from hpcft.models.adapter import with_adapter
 from hpcft.models.counts import ParameterCount, count_parameters
-from hpcft.models.load import (
-    check_vocabulary,
-    load_base,
-    load_config,
-    load_tokenizer,
-    with_adapter,
-)
+from hpcft.models.load import check_vocabulary, load_base, load_config, load_tokenizer
 from hpcft.models.open import keep_labels
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
@@ -32,6 +27,7 @@ from hpcft.train.arguments import training_arguments, uses_liger
 from hpcft.train.context import Context
 from hpcft.train.deadline import Deadline, end_of_job
 from hpcft.train.feed import Feed, feed
+from hpcft.train.method import method_state
 from hpcft.train.ranks import barrier, world_size
 from hpcft.train.resume import longest_save_s, newest_good, require_gain
 from hpcft.train.trainer import FineTuner, Progress
@@ -90,6 +86,7 @@ def train(context: Context) -> dict[str, Any]:
         validate=validator,
         eval_collator=fed.eval_collator,
         classifies=labels is not None,
+        method=method_state(job, model),
         model=model,
         args=arguments,
         train_dataset=fed.train,

@@ -53,6 +53,9 @@ class SavingTrainer(Trainer):
         """Counters that a checkpoint carries on."""
         return {}
 
+    def save_more(self, folder: Path) -> None:
+        """Write what a checkpoint holds beside the Trainer's own files; on the first rank."""
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         began = time.monotonic()
         step = self.state.global_step
@@ -68,6 +71,7 @@ class SavingTrainer(Trainer):
             if self.recorder is not None and not self._faults:
                 with self._going_on(folder):
                     _forget_best_folder(folder / "trainer_state.json")
+                    self.save_more(folder)
             kept = self._all_saved() and self._keep(folder)
         finally:
             self._aside = None

@@ -8,6 +8,7 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from hpcft.runs.paths import RunPaths
 from hpcft.tracking.names import canonical
 from hpcft.train.checkpoint import checkpoints
 from hpcft.train.deadline import Deadline
+from hpcft.train.method import Method
 from hpcft.train.ranks import Rank, from_first, sum_over_ranks
 from hpcft.train.recorder import Recorder
 from hpcft.train.saving import SavingTrainer
@@ -94,6 +96,7 @@ class FineTuner(SavingTrainer):
         eval_collator: of the evaluation loss, whose batches are padded: the Trainer weights a batch's loss by its
             rows, and rows laid end to end would count as one.
         classifies: the model gives a class a row, and no text.
+        method: what the PEFT method learns beside the weights.
         progress: counters to go on from.
         save_seconds: between two rolling checkpoints.
         deadline: when the job's time is over.
@@ -117,6 +120,7 @@ class FineTuner(SavingTrainer):
         validate: Validator | None,
         eval_collator: Any,
         classifies: bool = False,
+        method: Method | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -140,6 +144,9 @@ class FineTuner(SavingTrainer):
         self._step_began = time.monotonic()
         # It prints each step's figures as a dict; the recorder says them in words.
         self.remove_callback(PrinterCallback)
+        self._method = method
+        if method is not None:
+            self.add_callback(method)
         # After the Trainer's own flow callback, so that its decisions at a step's end are known here.
         self.add_callback(_StepEnd(self, stop, save_seconds))
 
@@ -225,6 +232,17 @@ class FineTuner(SavingTrainer):
                 "epoch": float(self.state.epoch or 0.0),
             }
             self.recorder.metrics("epoch", self.state.global_step, figures)
+
+    def save_more(self, folder: Path) -> None:
+        """The method's own state."""
+        if self._method is not None:
+            self._method.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._method is None or not self._method.replaces_adapter:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._method is not None:
+            self._method.load(Path(resume_from_checkpoint))
 
     def totals(self) -> dict[str, Any]:
         """What a checkpoint carries on of the work done."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hpcft.spec.layers import Layer
 
 _NO_EVAL = "evaluation.enabled"
+# Characters of an option's choices, beyond which they stand in its help text, where lines may break.
+_LONGEST_CHOICE = 90
 # Keys without an option of their own for training; how variant ptq quantises is asked with it.
 _OF_STAGES = ("bench.", "merge.")
 # Of the typed layers the last ones: bare pairs, and options with `--set`.
@@ -185,6 +187,8 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
         text = known[key].description or key
         shown = "" if default is None else f" [{default}]"
         takes = "|".join(choices(key)) or "VALUE"
+        if len(takes) > _LONGEST_CHOICE:
+            takes, text = "VALUE", f"{text}: {takes.replace('|', ', ')}"
         option = typer.Option(
             None, *flags, metavar=takes, help=f"{text}{shown}", show_default=False, autocompletion=values(key)
         )

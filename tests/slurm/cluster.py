@@ -326,13 +326,16 @@ class SlurmCluster:
         return answer.stdout
 
     def _add_account(self) -> None:
-        if "acme" not in self._sacctmgr("show", "account", "acme"):
+        # Now and then a busy slurmdbd fails to add its first cluster, with an unspecified error, and can at once.
+        for _ in range(5):
+            if "acme" in self._sacctmgr("show", "associations", "account=acme"):
+                return
             self._sacctmgr("add", "cluster", "hpcft")
             self._sacctmgr("add", "account", "acme", "Description=acme", "Organization=acme")
             self._sacctmgr("add", "user", USER, "account=acme")
             self._sacctmgr("modify", "user", USER, "set", "defaultaccount=acme", "adminlevel=admin")
-            if "acme" not in self._sacctmgr("show", "associations", "account=acme"):
-                raise ClusterError(f"the account acme could not be made\n{self._last_words('sacctmgr')}")
+        if "acme" not in self._sacctmgr("show", "associations", "account=acme"):
+            raise ClusterError(f"the account acme could not be made\n{self._last_words('sacctmgr')}")
 
     def _add_qos(self) -> None:
         """Only now: before slurmctld has run once, accounting knows no GPUs that could be limited."""

@@ -304,6 +304,15 @@ class TestWhatSlurmSays:
     def test_its_state_alone(self, tmp_path: Path, fake_slurm: Any, state: str, code: str, cause: Cause) -> None:
         assert verdict_of(_slurm_run(tmp_path, fake_slurm, state, code).run).cause is cause
 
+    def test_the_stop_of_an_earlier_start_is_not_that_of_one_that_died_at_once(
+        self, tmp_path: Path, fake_slurm: Any
+    ) -> None:
+        case = _slurm_run(tmp_path, fake_slurm, "FAILED", "1:0").status("stopped", step=9)
+        case.log("hpcft: start 0 of job 1 on node1", said("INFO", "attempt 1: r on cpu, 1 rank(s)"))
+        assert verdict_of(case.run).cause is Cause.STOPPED
+        case.log("hpcft: start 1 of job 1 on node1", "some words")
+        assert verdict_of(case.run).cause is Cause.UNKNOWN
+
     def test_who_cancelled_it(self, tmp_path: Path, fake_slurm: Any) -> None:
         verdict = verdict_of(_slurm_run(tmp_path, fake_slurm, "CANCELLED by 0", "0:0").run)
         assert verdict.cause is Cause.CANCELLED

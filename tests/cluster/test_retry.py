@@ -67,6 +67,18 @@ def test_a_start_that_had_saved_when_it_was_ended_goes_on(
     assert ask(failed, 143) == 1
 
 
+def test_starts_that_die_before_they_have_an_attempt_do_not_go_on_for_ever(failed: FailedRun) -> None:
+    failed.events({"kind": "start", "resume_step": 0}, {"kind": "checkpoint", "step": 9}).status("stopped", step=9)
+    failed.log("hpcft: start 0 of job 1 on node1", said("INFO", "attempt 1: r on cpu, 2 rank(s)"))
+    assert ask(failed, 143) == 0
+    codes = []
+    for start in range(1, 5):
+        failed.log(f"hpcft: start {start} of job 1 on node1", sample("port_in_use"))
+        codes.append(ask(failed))
+    assert codes == [0, 0, 1, 1]
+    assert len(decisions(failed.paths)) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "times"), [("nccl_timeout", 3), ("gloo_closed", 3), ("port_in_use", 2), ("killed", 1)]
 )

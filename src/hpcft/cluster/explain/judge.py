@@ -229,7 +229,7 @@ def _without_words(run: Run, facts: Facts, start: Start, line: Line | None, reco
         said = replace(line, text=f"{line.text} MaxRSS={peak:.3g}G of {asked:.3g}G a node")
         summary = f"killed while a task used {peak:.3g} GB"
         return _made(Cause.HOST_OOM, summary, replace(case, line=said), start.attempt)
-    if heartbeat is not None and heartbeat.state == "stopped":
+    if heartbeat is not None and heartbeat.state == "stopped" and heartbeat.attempt == start.attempt:
         said = Line("status.json", None, heartbeat.message, Kind.WORKER, when=heartbeat.time, rank=0)
         return _made(Cause.STOPPED, heartbeat.message, replace(case, line=line or said), start.attempt)
     if line is not None and (rule := Start(None, (), (line,), ()).first_cause()) is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcft.cluster.queue import start_time
+from hpcft.cluster.queue import ask_local, start_time
 from hpcft.runs.create import new_run_id
 from hpcft.runs.events import EventLog, read_log
 from hpcft.runs.files import write_json
@@ -45,7 +45,7 @@ def submit(make_run: Call, fake_slurm: Any, tmp_path: Path) -> Callable[..., Run
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that stops when it is asked to, as a local job does."""
-    process = subprocess.Popen(["sleep", "600"])
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
     yield process
     process.kill()
     process.wait()
@@ -55,6 +55,13 @@ def begin(paths: RunPaths, fake_slurm: Any, job_id: int = 1, **status: Any) -> N
     """Let the job of a run run, with a heartbeat."""
     fake_slurm.set_state(job_id, "RUNNING")
     write_json(paths.status, {"attempt": 1, "time": time.time(), **TRAINING, **status})
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 15) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
 
 
 def noted(paths: RunPaths) -> list[str]:
@@ -211,6 +218,44 @@ def test_a_local_run_of_another_machine_is_named_with_it(
         journal.append("submitted", submission=1, job_id=job_id)
     assert "it was started on login7; cancel it there" in hpcft("cancel", "there").out
     assert sleeper.poll() is None
+
+
+# Ctrl-C in an allocation
+
+SRUN = """#!/bin/sh
+# Like srun it is what the ranks can be reached by.
+trap 'echo USR2 >> "$SIGNALS"; exit 75' USR2
+trap 'echo QUIT >> "$SIGNALS"; exit 137' QUIT
+touch "$SIGNALS"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("times", "got"), [(1, "USR2"), (2, "QUIT")])
+def test_ctrl_c_in_an_allocation_reaches_the_ranks_and_a_second_one_ends_them(
+    hpcft: Call, fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, got: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text(SRUN if times == 1 else SRUN.replace("; exit 75", ""))
+    (tmp_path / "bin" / "srun").chmod(0o700)
+    signals = tmp_path / "signals"
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    for name, value in {"SIGNALS": str(signals), **allocation}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    waits: list[str] = []
+
+    def wait(launched: Any) -> None:
+        waits.append(launched.submitted.job_id)
+        until(lambda: signals.exists() and (len(waits) == 1 or signals.read_text()))
+        if len(waits) <= times:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpcft.cli.launch.wait", wait)
+    done = hpcft("run", "--preset", "quickstart", "--name", "inside", "--cluster", "slurm")
+    assert (done.code, "Ctrl-C again ends it at once" in done.err) == (0 if times == 1 else 130, True)
+    until(lambda: ask_local(waits[0]).is_final)
+    assert signals.read_text().split()[-1] == got
 
 
 # Requeue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
@@ -289,7 +290,16 @@ def ask_local(job_id: str) -> QueueInfo:
     return QueueInfo(job_id, JobState.RUNNING if alive else JobState.COMPLETED)
 
 
-def stop_local(job_id: str, number: signal.Signals = signal.SIGTERM) -> None:
-    """Signal a local job, if it is still the same process."""
+def signal_local(job_id: str, number: signal.Signals, *, whole: bool) -> None:
+    """Signal a local job, if it is still the same process.
+
+    Args:
+        whole: the other processes of its group too, all of which are the job's.
+    """
     if ask_local(job_id).state is JobState.RUNNING:
-        os.kill(int(job_id.partition("-")[0]), number)
+        pid = int(job_id.partition("-")[0])
+        with contextlib.suppress(ProcessLookupError):
+            if whole:
+                os.killpg(os.getpgid(pid), number)
+            else:
+                os.kill(pid, number)

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from hpcft.cluster.profile import Profile, load_profile
-from hpcft.cluster.queue import JobState, ask_local, stop_local
+from hpcft.cluster.queue import JobState, ask_local
 from hpcft.cluster.state import Standing, stand
-from hpcft.cluster.steer import note, user_name
+from hpcft.cluster.steer import note, stop_process, user_name
 from hpcft.cluster.submit import Submitted, record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.files import write_atomic
@@ -61,7 +61,7 @@ def restart_local(standing: Standing, say: Callable[[str], None]) -> Submitted:
     record = standing.record
     if record.job_id is not None and ask_local(record.job_id).state is JobState.RUNNING:
         note(record.root, "requeued", job_id=record.job_id, saves_first=True)
-        stop_local(record.job_id)
+        stop_process(record)
         end = time.monotonic() + _STOPS_WITHIN_S
         while ask_local(record.job_id).state is JobState.RUNNING:
             if time.monotonic() > end:

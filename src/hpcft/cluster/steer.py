@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.cluster.lookup import look_up
-from hpcft.cluster.queue import JobState, ask, stop_local
+from hpcft.cluster.queue import JobState, ask, signal_local
 from hpcft.cluster.slurm import Answer, call
 from hpcft.cluster.state import Standing
 from hpcft.errors import UnavailableError, UsageError
 from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
-from hpcft.runs.submission import submissions, this_host
+from hpcft.runs.record import Record
+from hpcft.runs.submission import Submission, submissions, this_host
 
 # So many ids stand in one command.
 _AT_ONCE = 1000
@@ -62,7 +64,7 @@ def cancel(standings: Sequence[Standing]) -> list[Steered]:
             found.append(Steered(record.root, False, f"left alone: {standing.words}"))
         elif record.is_process:
             found.append(_stop_process(standing))
-        elif job_id := record.job_id or _job_in_doubt(standing):
+        elif job_id := record.job_id or _job_in_doubt(record.submission):
             jobs[job_id] = standing
         else:
             found.append(Steered(record.root, False, f"left alone: no job of it is known ({standing.words})"))
@@ -80,7 +82,7 @@ def cancel_arrays(folder: Path) -> list[Steered]:
         UnavailableError: Slurm does not answer.
     """
     paths = RunPaths(folder)
-    ids = [s.job_id for s in submissions(paths) if s.job_id is not None]
+    ids = [job_id for s in submissions(paths) if (job_id := s.job_id or (_job_in_doubt(s) if s.is_open else None))]
     if not ids:
         return []
     answer = call(["squeue", "--noheader", "--format=%F", "--jobs=" + ",".join(ids)])
@@ -151,6 +153,18 @@ def note(root: Path, kind: str, **facts: object) -> None:
         journal.append(kind, by=user_name(), host=this_host(), **facts)
 
 
+def stop_process(record: Record, *, now: bool = False) -> None:
+    """Let a job of this machine save and end, or end it at once.
+
+    Of a local job submitit's controller passes TERM on to the ranks, and dies of any other signal. In an allocation
+    the ranks are srun's: it passes USR2 on and ends them at QUIT. At TERM it ends them too, without letting them save,
+    and when it is killed it leaves them behind.
+    """
+    inside = record.in_allocation
+    asking, ending = (signal.SIGUSR2, signal.SIGQUIT) if inside else (signal.SIGTERM, signal.SIGKILL)
+    signal_local(record.job_id or "", ending if now else asking, whole=now or inside)
+
+
 def _stop_process(standing: Standing) -> Steered:
     record, host = standing.record, str(standing.record.intent.get("host") or this_host())
     if host != this_host():
@@ -158,17 +172,16 @@ def _stop_process(standing: Standing) -> Steered:
     job_id = record.job_id or ""
     # First, so that the end of the process is never taken for a failure.
     note(record.root, "cancelled", job_id=job_id)
-    stop_local(job_id)
+    stop_process(record)
     return Steered(record.root, True, "stops as soon as it has saved")
 
 
-def _job_in_doubt(standing: Standing) -> str | None:
-    """The job of a run whose submission was never confirmed.
+def _job_in_doubt(submission: Submission | None) -> str | None:
+    """The job of a submission that was never confirmed.
 
     Raises:
         UnavailableError: Slurm does not answer.
     """
-    submission = standing.record.submission
     if submission is None:
         return None
     looked = look_up([submission.key], submission.time)

@@ -275,6 +275,24 @@ def test_a_second_controller_is_refused(
     assert "another controller" in capsys.readouterr().err
 
 
+def test_a_controller_that_is_told_to_end_first_does_what_it_is_at(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Controller(search_folder(tmp_path, 2), PROFILE)
+    steps: list[str] = []
+
+    def step() -> bool:
+        steps.append("began")
+        own.end()
+        steps.append("did")
+        return False
+
+    monkeypatch.setattr(own, "step", step)
+    with pytest.raises(SystemExit):
+        own.run()
+    assert steps == ["began", "did"]
+
+
 # On this machine, with real processes
 
 
@@ -335,6 +353,8 @@ def test_stopping_a_controller_leaves_the_trial_that_runs(project: Path) -> None
     assert "was told to end" in stop_controller(sweep)
     until(lambda: controller_of(sweep) is None)
     assert stop_controller(sweep) == "no controller runs"
+    # All that another machine can look at.
+    until(lambda: sweep.paths.controller_lock.read_text() == "")
     until(lambda: sweep.paths.trial(0).done.exists())
     assert [row["state"] for row in sweep_rows(sweep.paths.root)] == ["SUCCESS", "PENDING", "PENDING"]
 

@@ -393,6 +393,25 @@ def test_a_refused_resume_leaves_the_run_as_it_was(hpcft: Call, submit: Call, fa
     assert hpcft("resume", "mine").code == 0
 
 
+def test_a_resume_where_there_is_no_slurm_leaves_the_run_as_it_was(
+    hpcft: Call, submit: Call, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = submit()
+    fake_slurm.set_state(1, "CANCELLED by 0")
+    before = paths.config.read_text()
+
+    def no_srun(*_: object) -> None:
+        raise RuntimeError("Could not detect srun")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hpcft.cluster.executor.ScriptExecutor.__init__", no_srun)
+        for _ in range(2):
+            done = hpcft("resume", "mine", "--set", "resources.time=08:00:00")
+            assert (done.code, "there is no Slurm here" in done.err) == (69, True)
+    assert paths.config.read_text() == before
+    assert hpcft("resume", "mine").code == 0
+
+
 def test_what_is_not_over_or_not_known_is_not_submitted_again(hpcft: Call, submit: Call, fake_slurm: Any) -> None:
     paths = submit()
     begin(paths, fake_slurm)

@@ -29,6 +29,10 @@ from hpcft.spec.sweep import EarlyEnd, Metric, Parameter, Sweep
 RANK = Parameter("lora.r", "t", "int_uniform", numbers=(("min", 1.0), ("max", 64.0)))
 
 
+class Killed(BaseException):
+    """SIGKILL: nothing is caught, and nothing is written."""
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "_LOOKS_S", (0.0, 0.05))
@@ -248,7 +252,7 @@ def test_a_controller_killed_around_sbatch_loses_and_repeats_nothing(
     sweep = search_folder(tmp_path, 2)
 
     def killed(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
+        raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
         if moment == "open_submission":
@@ -257,7 +261,7 @@ def test_a_controller_killed_around_sbatch_loses_and_repeats_nothing(
             patch.setattr(array, "submit_script", killed)
         else:
             patch.setattr("hpcft.cluster.executor.call", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             Controller(sweep, PROFILE).step()
     run(sweep, monkeypatch, lambda _: finish_all(fake_slurm, sweep))
     assert sorted(begun(fake_slurm)) == [0, 1]

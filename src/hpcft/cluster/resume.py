@@ -124,9 +124,10 @@ def _submit(record: Record, pairs: Sequence[str], say: Callable[[str], None]) ->
             write_atomic(paths.config, text)
         try:
             return _send(job, profile, paths, record.run_id, journal, say)
-        except ConfigError:
-            # Refused: nothing has changed.
-            write_atomic(paths.config, before)
+        except BaseException:
+            if changed and journal.state in ("intent", "refused"):
+                # Nothing was sent, so nothing has changed.
+                write_atomic(paths.config, before)
             raise
 
 

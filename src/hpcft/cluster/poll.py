@@ -156,13 +156,13 @@ class Poll:
 
     def _due(self, wanted: list[str], urgent: bool) -> bool:
         known, now = self._known, self._clock()
-        if now >= known.next or not known.asked:
+        if now >= known.next:
             return True
         if now < known.soonest:
             return False
-        # A job that is in no answer yet is news.
+        # A job that is in no answer yet is news, where there are answers.
         found = (self._queued, self._told, known.looked)
-        return urgent or any(not any(job in place for place in found) for job in wanted)
+        return urgent or (not known.trouble and any(not any(job in place for place in found) for job in wanted))
 
     def _ask(self, wanted: list[str]) -> _Known:
         old, now = self._known, self._clock()

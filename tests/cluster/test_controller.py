@@ -334,6 +334,7 @@ def test_without_a_queue_trials_run_one_after_the_other(project: Path) -> None:
     assert len(done) == 3
     assert all(before[1] <= after[0] for before, after in pairwise(done))
     assert [row["value"] for row in sweep_rows(sweep.paths.root)] == [1.0, 2.0, 3.0]
+    assert [Run(sweep.paths.trial(n).root).journal()[0]["after_attempt"] for n in range(3)] == [0, 0, 0]
     assert "all trials of mine have ended" in sweep.paths.controller_log.read_text()
 
 

@@ -114,8 +114,7 @@ def _submit(record: Record, pairs: Sequence[str], say: Callable[[str], None]) ->
         )
     profile = load_profile(record.cluster, f"{paths.client.name}: the cluster that it was submitted to")
     facts: dict[str, Any] = {name: record.intent[name] for name in _CARRIED if name in record.intent}
-    facts |= {"after_attempt": max(paths.attempt_numbers(), default=0), "by": user_name()}
-    facts |= {"changed": changed} if changed else {}
+    facts |= {"by": user_name(), **({"changed": changed} if changed else {})}
     before = paths.config.read_text(encoding="utf-8")
     with Journal(paths) as journal:
         record_intent(journal, job, profile, paths, record.run_id, **facts)

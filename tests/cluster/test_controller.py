@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -295,6 +296,82 @@ def test_a_controller_that_is_told_to_end_first_does_what_it_is_at(
     with pytest.raises(SystemExit):
         own.run()
     assert steps == ["began", "did"]
+
+
+def test_a_trial_that_has_failed_for_good_is_not_asked_about_any_more(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    own = Controller(sweep, PROFILE)
+    own.step()
+    play(sweep, 0, [2.0], "failed")
+    leave_queue(fake_slurm, sweep, 0)
+    own.step()
+    assert of_trials(sweep)[0] == "FAIL"
+    read: list[int] = []
+    state = own._state
+    monkeypatch.setattr(own, "_state", lambda number: (read.append(number), state(number))[1])
+    monkeypatch.setattr(controller, "_QUEUE_S", 1000.0)
+    asked = len(fake_slurm.calls("squeue"))
+    for _ in range(4):
+        own.step()
+    assert len(fake_slurm.calls("squeue")) == asked + 1
+    assert set(read) == {1}
+
+
+def test_a_trial_is_given_up_once(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(controller, "_LAST_WORDS_S", 0.3)
+    sweep = search_folder(tmp_path, 2)
+    own = Controller(sweep, PROFILE)
+    own.step()
+    leave_queue(fake_slurm, sweep, 0)
+    own.step()
+    time.sleep(0.4)
+    for _ in range(3):
+        own.step()
+    assert capsys.readouterr().err.count("trial 0: its job has ended") == 1
+
+
+def test_a_file_server_that_is_away_for_a_moment_does_not_end_a_controller(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    chunks, away = sweep.chunks, [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error")]
+
+    def read() -> Any:
+        if away:
+            raise away.pop()
+        return chunks()
+
+    monkeypatch.setattr(sweep, "chunks", read)
+    run(sweep, monkeypatch, lambda _: finish_all(fake_slurm, sweep))
+    assert sorted(begun(fake_slurm)) == [0, 1]
+    assert set(of_trials(sweep).values()) == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(("holder", "refused"), [("", False), ("login7 12-34\n", True)])
+def test_where_files_cannot_be_locked_the_lock_s_words_decide(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    holder: str,
+    refused: bool,
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    sweep.paths.controller_lock.write_text(holder)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(sys, "argv", ["controller", str(sweep.paths.root)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(Controller, "run", lambda _: None)
+    monkeypatch.setattr(controller, "load_profile", lambda *_: PROFILE)
+    assert controller.main() == (75 if refused else 0)
+    assert ("another controller" in capsys.readouterr().err) is refused
 
 
 # On this machine, with real processes

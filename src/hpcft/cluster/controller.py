@@ -8,7 +8,6 @@ without it. A grid or a random search on a cluster of Slurm needs none.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from hpcft.errors import HpcftError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.create import new_run_id
 from hpcft.runs.files import FILE_MODE, explained, write_atomic
 from hpcft.runs.run import Run, RunState
-from hpcft.runs.submission import Journal, submissions
+from hpcft.runs.submission import Journal, submissions, try_lock
 from hpcft.runs.sweep import PRUNED, SweepFolder, final_value, reported, trial_state
 from hpcft.spec.build import build
 from hpcft.spec.layers import yaml_layer
@@ -55,8 +54,9 @@ class Controller:
         self.profile = profile
         self.job = build([yaml_layer(sweep.paths.job)]).job
         self.search = Search(sweep) if sweep.settings.spec else None
-        # Trials to be started, and those that were given up.
+        # Trials to be started, those that have ended for good, and those that were given up.
         self._waiting: list[int] = []
+        self._final: set[int] = set()
         self._lost: set[int] = set()
         self._next_look = 0.0
         self._full_until = 0.0
@@ -84,8 +84,12 @@ class Controller:
                     sure = True
                 over = self.step()
                 self._pause(_LOOK_S[self.profile.scheduler])
-            except (UnavailableError, TryAgainError) as error:
-                # Slurm is away, or has not said whether it took an array: it is asked, and nothing is repeated.
+            except FileNotFoundError:
+                # Somebody has removed the sweep.
+                raise
+            except (UnavailableError, TryAgainError, OSError) as error:
+                # Slurm is away, or has not said whether it took an array: it is asked, and nothing is repeated. Or the
+                # file server is away.
                 _say(f"hpcft: {error}")
                 sure = False
                 self._pause(_QUEUE_S)
@@ -114,17 +118,19 @@ class Controller:
         Returns:
             Whether all have ended.
         """
-        states = {n: self._state(n) for n in self._begun() if n not in self._lost and n not in self._waiting}
+        known = self._final | self._lost | set(self._waiting)
+        states = {n: self._state(n) for n in self._begun() if n not in known}
         ended = {n for n, state in states.items() if state in _ENDED}
         gone = self._gone([n for n, state in states.items() if n not in ended or state == RunState.FAILURE])
         # A failure that Slurm has queued again is none yet.
         final = {n for n in ended if states[n] != RunState.FAILURE or n in gone}
         # One that has ended since its state was read is looked at next time.
-        lost = {n for n in gone - ended if self._state(n) not in _ENDED}
+        lost = {n for n in (gone & set(states)) - ended if self._state(n) not in _ENDED}
         for number in sorted(lost):
             self._give_up(number)
         going = set(states) - final - lost
         self._tell(states, final, going)
+        self._final |= final
         if not self._waiting:
             self._waiting = self._next(self.concurrency - len(going))
         free = max(0, self.concurrency - len(going))
@@ -335,9 +341,9 @@ def main() -> int:
     os.umask(0o077)
     sweep = SweepFolder(Path(sys.argv[1]))
     fd = os.open(sweep.paths.controller_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    locked = try_lock(fd)
+    # On a file system without locks all that is known is what the file says.
+    if locked is False or (locked is None and controller_of(sweep) is not None):
         _say("another controller of this sweep runs")
         return TryAgainError.exit_code
     me = f"{os.uname().nodename} {os.getpid()}-{start_time(os.getpid()) or '0'}\n"

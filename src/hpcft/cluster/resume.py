@@ -12,14 +12,14 @@ import yaml
 from hpcft.cluster.profile import Profile, load_profile
 from hpcft.cluster.queue import JobState, ask_local
 from hpcft.cluster.state import Standing, stand
-from hpcft.cluster.steer import note, stop_process, user_name
+from hpcft.cluster.steer import note, stop_process
 from hpcft.cluster.submit import Submitted, record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.files import write_atomic
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record, read_record
 from hpcft.runs.run import RunState
-from hpcft.runs.submission import Journal
+from hpcft.runs.submission import Journal, this_user
 from hpcft.spec.build import build, flat
 from hpcft.spec.job import Job
 from hpcft.spec.layers import SpecError, pairs_layer, yaml_layer
@@ -114,7 +114,7 @@ def _submit(record: Record, pairs: Sequence[str], say: Callable[[str], None]) ->
         )
     profile = load_profile(record.cluster, f"{paths.client.name}: the cluster that it was submitted to")
     facts: dict[str, Any] = {name: record.intent[name] for name in _CARRIED if name in record.intent}
-    facts |= {"by": user_name(), **({"changed": changed} if changed else {})}
+    facts |= {"by": this_user(), **({"changed": changed} if changed else {})}
     before = paths.config.read_text(encoding="utf-8")
     with Journal(paths) as journal:
         record_intent(journal, job, profile, paths, record.run_id, **facts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from hpcft.errors import UnavailableError, UsageError
 from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record
-from hpcft.runs.submission import Submission, submissions, this_host
+from hpcft.runs.submission import Submission, submissions, this_host, this_user
 
 # So many ids stand in one command.
 _AT_ONCE = 1000
@@ -37,14 +35,6 @@ class Steered:
     root: Path
     done: bool
     words: str
-
-
-def user_name() -> str:
-    """Who is doing this."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def cancel(standings: Sequence[Standing]) -> list[Steered]:
@@ -150,7 +140,7 @@ def requeue(standing: Standing, *, now: bool = False) -> Steered:
 def note(root: Path, kind: str, **facts: object) -> None:
     """Write into the run's journal what was done, by whom, and from where."""
     with EventLog(RunPaths(root).client, sync_seconds=0) as journal:
-        journal.append(kind, by=user_name(), host=this_host(), **facts)
+        journal.append(kind, by=this_user(), host=this_host(), **facts)
 
 
 def stop_process(record: Record, *, now: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import platform
 import shutil
 import socket
@@ -16,6 +15,7 @@ from typing import Any
 import hpcft
 from hpcft.runs.files import explained, write_atomic, write_json
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.submission import this_user
 from hpcft.spec.secrets import without_secrets
 
 _PACKAGES = (
@@ -69,7 +69,7 @@ def record_provenance(paths: RunPaths, project: Path, origins: dict[str, str]) -
     record: dict[str, Any] = {
         "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": this_user(),
         "project": str(project),
         "git_commit": commit.strip() if commit else None,
         "versions": versions(),

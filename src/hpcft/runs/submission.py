@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -187,6 +188,15 @@ def withdrawn(paths: RunPaths, job_name: str) -> bool:
     """Whether a job of that name belongs to a submission that was given up; it must do nothing then."""
     key = job_name.rpartition(".")[2]
     return any(s.key == key and s.kind == "withdrawn" for s in submissions(paths))
+
+
+def this_user() -> str:
+    """This user's name; the number where there is none."""
+    try:
+        # Not $USER: it is unset under cron and in containers.
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def this_host() -> str:

@@ -66,6 +66,23 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, content: bytes) -> None:
+    """Write to a descriptor, in several writes where the system takes a part at a time.
+
+    Raises:
+        OSError: a part of it may have been written.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def is_torn(fd: int) -> bool:
+    """Whether the last line of a file of lines has no end; of a descriptor that can be read."""
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+
+
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace `path` by `text`: written aside, fsync, rename, fsync of the folder. Mode 0600.
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hpcft.cluster import steer
 from hpcft.cluster.queue import ask_local, start_time
 from hpcft.runs.create import new_run_id
 from hpcft.runs.events import EventLog, read_log
@@ -182,6 +183,23 @@ def test_a_controller_that_does_not_answer_is_an_error_and_nothing_is_told_as_do
     assert fake_slurm.job(1)["state"] == "RUNNING"
     assert hpcft("cancel", "mine").code == 0
     assert fake_slurm.job(1)["state"].startswith("CANCELLED")
+
+
+def test_what_was_cancelled_before_slurm_fell_silent_is_noted(
+    hpcft: Call, submit: Call, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = submit("group/job1"), submit("group/job2")
+    monkeypatch.setattr("hpcft.cluster.queue._AT_ONCE", 1)
+    cancelling = steer.scancel
+
+    def once(ids: list[str]) -> None:
+        if fake_slurm.calls("scancel"):
+            fake_slurm.fault(controller="down")
+        cancelling(ids)
+
+    monkeypatch.setattr(steer, "scancel", once)
+    assert hpcft("cancel", "group").code == 69
+    assert (noted(first), noted(second)) == (["submitted", "cancelled"], ["submitted"])
 
 
 def test_a_job_that_sbatch_never_confirmed_is_found_and_cancelled(

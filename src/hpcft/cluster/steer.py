@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.cluster.lookup import look_up
-from hpcft.cluster.queue import JobState, ask, signal_local
+from hpcft.cluster.queue import JobState, ask, in_chunks, signal_local
 from hpcft.cluster.slurm import Answer, call
 from hpcft.cluster.state import Standing
 from hpcft.errors import UnavailableError, UsageError
@@ -17,8 +17,6 @@ from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record
 from hpcft.runs.submission import Submission, submissions, this_host, this_user
 
-# So many ids stand in one command.
-_AT_ONCE = 1000
 # What scontrol says when nobody has heard it. The last is 22.05's word at a requeue while the controller is away.
 _NO_ANSWER = ("unable to contact", "timed out", "unexpected message")
 
@@ -44,7 +42,7 @@ def cancel(standings: Sequence[Standing]) -> list[Steered]:
         standings: their states, asked for just now.
 
     Raises:
-        UnavailableError: Slurm does not answer. Nothing of Slurm's was cancelled then, and nothing is noted.
+        UnavailableError: Slurm does not answer. What it had cancelled before, a thousand jobs at a time, is noted.
     """
     found: list[Steered] = []
     jobs: dict[str, Standing] = {}
@@ -58,10 +56,12 @@ def cancel(standings: Sequence[Standing]) -> list[Steered]:
             jobs[job_id] = standing
         else:
             found.append(Steered(record.root, False, f"left alone: no job of it is known ({standing.words})"))
-    scancel(jobs)
-    for job_id, standing in jobs.items():
-        note(standing.record.root, "cancelled", job_id=job_id)
-        found.append(Steered(standing.record.root, True, f"cancelled job {job_id}"))
+    for ids in in_chunks(jobs):
+        scancel(ids)
+        for job_id in ids:
+            root = jobs[job_id].record.root
+            note(root, "cancelled", job_id=job_id)
+            found.append(Steered(root, True, f"cancelled job {job_id}"))
     return found
 
 
@@ -91,9 +91,8 @@ def scancel(job_ids: Iterable[str], *options: str) -> None:
     Raises:
         UnavailableError: Slurm does not answer, or refuses.
     """
-    ids = list(job_ids)
-    for start in range(0, len(ids), _AT_ONCE):
-        answer = call(["scancel", *options, *ids[start : start + _AT_ONCE]])
+    for ids in in_chunks(job_ids):
+        answer = call(["scancel", *options, *ids])
         if not answer.ok:
             raise UnavailableError(f"Slurm did not take it: {_said(answer)}", hint="try again in a while")
 

@@ -267,6 +267,16 @@ class TestTheMendIsComputed:
         case.paths.script.write_text('srun --nodes=1 \\\n    /opt/env/bin/python -P -m hpcft.worker "$run"\n')
         assert self.commands(case)[0] == ["uv", "pip", "install", "--python", "/opt/env/bin/python", "peft"]
 
+    @pytest.mark.parametrize(("module", "package"), [("cv2", "opencv-python-headless"), ("PIL.Image", "pillow")])
+    def test_a_package_whose_module_has_another_name(self, tmp_path: Path, module: str, package: str) -> None:
+        case = FailedRun(tmp_path / "r").log(f"ModuleNotFoundError: No module named '{module}'")
+        assert self.commands(case)[0][-1] == package
+
+    def test_a_module_that_is_anybody_s_gives_no_command_to_install_it(self, tmp_path: Path) -> None:
+        case = FailedRun(tmp_path / "r").log("ModuleNotFoundError: No module named 'helpers'")
+        assert [command[:2] for command in self.commands(case)] == [["hpcft", "resume"]]
+        assert "helpers" in verdict_of(case.run).mends[0].why
+
 
 class TestWhatSlurmSays:
     def test_out_of_memory_with_exit_code_0_and_no_end_marker_is_a_failure(

@@ -66,6 +66,8 @@ def test_accounts_and_states_of_a_partition_count() -> None:
     text = SHOW.replace("AllowAccounts=ALL", "AllowAccounts=chem,phys").replace("State=UP", "State=INACTIVE")
     found = hold(asked(account="acme"), 1, read_partitions(text, NODES))
     assert reds(found) == ["partition", "account"]
+    drained = hold(asked(), 1, read_partitions(SHOW.replace("State=UP", "State=DRAIN"), NODES))
+    assert reds(drained) == ["partition"], "jobs that are in it go on, and no other is taken"
     down = hold(asked(), 1, read_partitions(SHOW.replace("State=UP", "State=DOWN"), NODES))
     assert down[0].light is Light.YELLOW
 

@@ -447,6 +447,15 @@ def test_what_is_not_over_or_not_known_is_not_submitted_again(hpcft: Call, submi
     assert fake_slurm.submissions == 1
 
 
+def test_a_job_in_a_state_whose_word_is_new_is_not_submitted_again(hpcft: Call, submit: Call, fake_slurm: Any) -> None:
+    paths = submit()
+    begin(paths, fake_slurm, time=time.time() - 7200)
+    fake_slurm.set_state(1, "TELEPORTING")
+    done = hpcft("resume", "mine")
+    assert (done.code, "cannot be known now" in done.err) == (69, True)
+    assert fake_slurm.submissions == 1
+
+
 def test_only_resources_can_be_changed_and_not_the_number_of_ranks_of_a_checkpoint(
     hpcft: Call, submit: Call, fake_slurm: Any
 ) -> None:

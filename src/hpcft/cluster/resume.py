@@ -74,8 +74,9 @@ def _refuse_unless_over(standing: Standing) -> None:
     record, queue = standing.record, standing.queue
     if record.done:
         raise UsageError(f"{record.name} has finished; there is nothing left to do")
-    if standing.state is RunState.UNKNOWN and queue is not None and queue.answered and record.job_id is not None:
-        # It is in no queue, and has been silent.
+    gone = queue is not None and queue.answered and not queue.name
+    if standing.state is RunState.UNKNOWN and gone and record.job_id is not None:
+        # It is in no queue, and has been silent. With a name it is there, in a state whose word is new to us.
         return
     if standing.state is RunState.UNKNOWN and record.job_id is not None:
         raise UnavailableError(

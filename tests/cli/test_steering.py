@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcft.cluster.queue import start_time
+from hpcft.cluster import steer
+from hpcft.cluster.queue import ask_local, start_time
 from hpcft.runs.create import new_run_id
 from hpcft.runs.events import EventLog, read_log
 from hpcft.runs.files import write_json
@@ -45,7 +46,7 @@ def submit(make_run: Call, fake_slurm: Any, tmp_path: Path) -> Callable[..., Run
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that stops when it is asked to, as a local job does."""
-    process = subprocess.Popen(["sleep", "600"])
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
     yield process
     process.kill()
     process.wait()
@@ -55,6 +56,13 @@ def begin(paths: RunPaths, fake_slurm: Any, job_id: int = 1, **status: Any) -> N
     """Let the job of a run run, with a heartbeat."""
     fake_slurm.set_state(job_id, "RUNNING")
     write_json(paths.status, {"attempt": 1, "time": time.time(), **TRAINING, **status})
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 15) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
 
 
 def noted(paths: RunPaths) -> list[str]:
@@ -177,6 +185,23 @@ def test_a_controller_that_does_not_answer_is_an_error_and_nothing_is_told_as_do
     assert fake_slurm.job(1)["state"].startswith("CANCELLED")
 
 
+def test_what_was_cancelled_before_slurm_fell_silent_is_noted(
+    hpcft: Call, submit: Call, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = submit("group/job1"), submit("group/job2")
+    monkeypatch.setattr("hpcft.cluster.queue._AT_ONCE", 1)
+    cancelling = steer.scancel
+
+    def once(ids: list[str]) -> None:
+        if fake_slurm.calls("scancel"):
+            fake_slurm.fault(controller="down")
+        cancelling(ids)
+
+    monkeypatch.setattr(steer, "scancel", once)
+    assert hpcft("cancel", "group").code == 69
+    assert (noted(first), noted(second)) == (["submitted", "cancelled"], ["submitted"])
+
+
 def test_a_job_that_sbatch_never_confirmed_is_found_and_cancelled(
     hpcft: Call, submit: Call, make_run: Call, fake_slurm: Any
 ) -> None:
@@ -211,6 +236,44 @@ def test_a_local_run_of_another_machine_is_named_with_it(
         journal.append("submitted", submission=1, job_id=job_id)
     assert "it was started on login7; cancel it there" in hpcft("cancel", "there").out
     assert sleeper.poll() is None
+
+
+# Ctrl-C in an allocation
+
+SRUN = """#!/bin/sh
+# Like srun it is what the ranks can be reached by.
+trap 'echo USR2 >> "$SIGNALS"; exit 75' USR2
+trap 'echo QUIT >> "$SIGNALS"; exit 137' QUIT
+touch "$SIGNALS"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("times", "got"), [(1, "USR2"), (2, "QUIT")])
+def test_ctrl_c_in_an_allocation_reaches_the_ranks_and_a_second_one_ends_them(
+    hpcft: Call, fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, got: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text(SRUN if times == 1 else SRUN.replace("; exit 75", ""))
+    (tmp_path / "bin" / "srun").chmod(0o700)
+    signals = tmp_path / "signals"
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    for name, value in {"SIGNALS": str(signals), **allocation}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    waits: list[str] = []
+
+    def wait(launched: Any) -> None:
+        waits.append(launched.submitted.job_id)
+        until(lambda: signals.exists() and (len(waits) == 1 or signals.read_text()))
+        if len(waits) <= times:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpcft.cli.launch.wait", wait)
+    done = hpcft("run", "--preset", "quickstart", "--name", "inside", "--cluster", "slurm")
+    assert (done.code, "Ctrl-C again ends it at once" in done.err) == (0 if times == 1 else 130, True)
+    until(lambda: ask_local(waits[0]).is_final)
+    assert signals.read_text().split()[-1] == got
 
 
 # Requeue
@@ -348,6 +411,25 @@ def test_a_refused_resume_leaves_the_run_as_it_was(hpcft: Call, submit: Call, fa
     assert hpcft("resume", "mine").code == 0
 
 
+def test_a_resume_where_there_is_no_slurm_leaves_the_run_as_it_was(
+    hpcft: Call, submit: Call, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = submit()
+    fake_slurm.set_state(1, "CANCELLED by 0")
+    before = paths.config.read_text()
+
+    def no_srun(*_: object) -> None:
+        raise RuntimeError("Could not detect srun")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hpcft.cluster.executor.ScriptExecutor.__init__", no_srun)
+        for _ in range(2):
+            done = hpcft("resume", "mine", "--set", "resources.time=08:00:00")
+            assert (done.code, "there is no Slurm here" in done.err) == (69, True)
+    assert paths.config.read_text() == before
+    assert hpcft("resume", "mine").code == 0
+
+
 def test_what_is_not_over_or_not_known_is_not_submitted_again(hpcft: Call, submit: Call, fake_slurm: Any) -> None:
     paths = submit()
     begin(paths, fake_slurm)
@@ -362,6 +444,15 @@ def test_what_is_not_over_or_not_known_is_not_submitted_again(hpcft: Call, submi
     write_json(paths.done, {"step": 9})
     done = hpcft("resume", "mine")
     assert (done.code, "mine has finished" in done.err) == (2, True)
+    assert fake_slurm.submissions == 1
+
+
+def test_a_job_in_a_state_whose_word_is_new_is_not_submitted_again(hpcft: Call, submit: Call, fake_slurm: Any) -> None:
+    paths = submit()
+    begin(paths, fake_slurm, time=time.time() - 7200)
+    fake_slurm.set_state(1, "TELEPORTING")
+    done = hpcft("resume", "mine")
+    assert (done.code, "cannot be known now" in done.err) == (69, True)
     assert fake_slurm.submissions == 1
 
 

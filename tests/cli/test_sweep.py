@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from support.shell import lint
-from support.sweeps import play
+from support.sweeps import play, stub_worker, sweep_folder
 
+from hpcft.cluster.controller import controller_of, start_controller
+from hpcft.runs.events import EventLog
+from hpcft.runs.paths import RunPaths
 from hpcft.runs.sweep import SweepFolder, parse_numbers
 
 Call = Callable[..., Any]
@@ -44,6 +49,13 @@ def queued(fake_slurm: Any) -> list[int]:
         offset = int(script.partition("number=$((")[2].partition(" ")[0])
         found += [offset + task for task in parse_numbers(job["array"])]
     return found
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
 
 
 # What is shown
@@ -322,3 +334,47 @@ def test_agents_that_could_not_work_are_refused(
     assert answer.code in (2, 78)
     assert told in answer.err
     assert fake_slurm.submissions == 0
+
+
+# Cancel
+
+
+def test_a_cancelled_sweep_starts_no_trial_any_more(hpcft: Call, project: Path) -> None:
+    job = {"training.max_steps": 200, "resources.accelerator": "cpu"}
+    sweep = sweep_folder(project / "results", 3, scheduler="local", job=job)
+    stub_worker(sweep)
+    start_controller(sweep, project)
+    until(sweep.paths.trial(0).status.exists)
+    done = hpcft("cancel", "mine")
+    assert done.code == 0, done.err
+    assert done.out == "mine: its controller has ended\nmine/0000: stops as soon as it has saved\n"
+    until(lambda: hpcft("status", "mine/0000").out.startswith("mine/0000: CANCELLED"))
+    assert controller_of(sweep) is None
+    assert not sweep.paths.trial(1).root.exists()
+
+
+def test_a_sweep_whose_controller_runs_on_another_machine_is_cancelled_there(
+    hpcft: Call, project: Path, fake_slurm: Any
+) -> None:
+    sweep = sweep_folder(project / "results", 2, scheduler="local")
+    sweep.paths.controller_lock.write_text("login7 12-34\n")
+    done = hpcft("cancel", "mine")
+    assert (done.code, done.out) == (2, "")
+    assert "its controller runs on login7" in done.err
+    assert "on login7: hpcft cancel mine" in done.err
+
+
+def test_an_array_that_sbatch_never_confirmed_is_found_and_cancelled(
+    hpcft: Call, fake_slurm: Any, project: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "array.sh"
+    script.write_text("#!/bin/sh\n#SBATCH --array=0-3\n#SBATCH --job-name=sweep.s3f9x2m1qa\n")
+    subprocess.run(["sbatch", str(script)], check=True, capture_output=True)
+    sweep = RunPaths(project / "results" / "sweep")
+    sweep.root.mkdir(parents=True)
+    with EventLog(sweep.client) as journal:
+        journal.append("intent", submission=1, run_id="s3f9x2m1qa", scheduler="slurm")
+        journal.append("sending", submission=1)
+    (sweep.root / "manifest.jsonl").touch()
+    assert "sweep: cancelled array 1" in hpcft("cancel", "sweep").out
+    assert fake_slurm.job(1)["state"].startswith("CANCELLED")

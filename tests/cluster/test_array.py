@@ -30,6 +30,10 @@ CONFIG = Answer(0, "MaxArraySize            = 1001\nMaxJobCount             = 10
 EMPTY = Answer(0, "", "")
 
 
+class Killed(BaseException):
+    """SIGKILL: nothing is caught, and nothing is written."""
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "_LOOKS_S", (0.0, 0.05))
@@ -117,8 +121,8 @@ def test_a_client_killed_between_manifest_and_sbatch_loses_and_repeats_nothing(
     monkeypatch.setattr(repair, "_SETTLED_S", 0.0)
     sweep = sweep_folder(tmp_path, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hpcft.cluster.array.submit_script", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("hpcft.cluster.array.submit_script", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
             send(sweep)
     assert fake_slurm.submissions == 0
     assert submissions(sweep.paths.as_run)[-1].is_open

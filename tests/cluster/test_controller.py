@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -27,6 +28,10 @@ from hpcft.runs.sweep import PRUNED, SweepFolder, best, parse_numbers, sweep_row
 from hpcft.spec.sweep import EarlyEnd, Metric, Parameter, Sweep
 
 RANK = Parameter("lora.r", "t", "int_uniform", numbers=(("min", 1.0), ("max", 64.0)))
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing is caught, and nothing is written."""
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +253,7 @@ def test_a_controller_killed_around_sbatch_loses_and_repeats_nothing(
     sweep = search_folder(tmp_path, 2)
 
     def killed(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
+        raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
         if moment == "open_submission":
@@ -257,7 +262,7 @@ def test_a_controller_killed_around_sbatch_loses_and_repeats_nothing(
             patch.setattr(array, "submit_script", killed)
         else:
             patch.setattr("hpcft.cluster.executor.call", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             Controller(sweep, PROFILE).step()
     run(sweep, monkeypatch, lambda _: finish_all(fake_slurm, sweep))
     assert sorted(begun(fake_slurm)) == [0, 1]
@@ -273,6 +278,100 @@ def test_a_second_controller_is_refused(
         fcntl.flock(held, fcntl.LOCK_EX)
         assert controller.main() == 75
     assert "another controller" in capsys.readouterr().err
+
+
+def test_a_controller_that_is_told_to_end_first_does_what_it_is_at(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Controller(search_folder(tmp_path, 2), PROFILE)
+    steps: list[str] = []
+
+    def step() -> bool:
+        steps.append("began")
+        own.end()
+        steps.append("did")
+        return False
+
+    monkeypatch.setattr(own, "step", step)
+    with pytest.raises(SystemExit):
+        own.run()
+    assert steps == ["began", "did"]
+
+
+def test_a_trial_that_has_failed_for_good_is_not_asked_about_any_more(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    own = Controller(sweep, PROFILE)
+    own.step()
+    play(sweep, 0, [2.0], "failed")
+    leave_queue(fake_slurm, sweep, 0)
+    own.step()
+    assert of_trials(sweep)[0] == "FAIL"
+    read: list[int] = []
+    state = own._state
+    monkeypatch.setattr(own, "_state", lambda number: (read.append(number), state(number))[1])
+    monkeypatch.setattr(controller, "_QUEUE_S", 1000.0)
+    asked = len(fake_slurm.calls("squeue"))
+    for _ in range(4):
+        own.step()
+    assert len(fake_slurm.calls("squeue")) == asked + 1
+    assert set(read) == {1}
+
+
+def test_a_trial_is_given_up_once(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(controller, "_LAST_WORDS_S", 0.3)
+    sweep = search_folder(tmp_path, 2)
+    own = Controller(sweep, PROFILE)
+    own.step()
+    leave_queue(fake_slurm, sweep, 0)
+    own.step()
+    time.sleep(0.4)
+    for _ in range(3):
+        own.step()
+    assert capsys.readouterr().err.count("trial 0: its job has ended") == 1
+
+
+def test_a_file_server_that_is_away_for_a_moment_does_not_end_a_controller(
+    fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    chunks, away = sweep.chunks, [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error")]
+
+    def read() -> Any:
+        if away:
+            raise away.pop()
+        return chunks()
+
+    monkeypatch.setattr(sweep, "chunks", read)
+    run(sweep, monkeypatch, lambda _: finish_all(fake_slurm, sweep))
+    assert sorted(begun(fake_slurm)) == [0, 1]
+    assert set(of_trials(sweep).values()) == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(("holder", "refused"), [("", False), ("login7 12-34\n", True)])
+def test_where_files_cannot_be_locked_the_lock_s_words_decide(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    holder: str,
+    refused: bool,
+) -> None:
+    sweep = search_folder(tmp_path, 2)
+    sweep.paths.controller_lock.write_text(holder)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(sys, "argv", ["controller", str(sweep.paths.root)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(Controller, "run", lambda _: None)
+    monkeypatch.setattr(controller, "load_profile", lambda *_: PROFILE)
+    assert controller.main() == (75 if refused else 0)
+    assert ("another controller" in capsys.readouterr().err) is refused
 
 
 # On this machine, with real processes
@@ -312,6 +411,7 @@ def test_without_a_queue_trials_run_one_after_the_other(project: Path) -> None:
     assert len(done) == 3
     assert all(before[1] <= after[0] for before, after in pairwise(done))
     assert [row["value"] for row in sweep_rows(sweep.paths.root)] == [1.0, 2.0, 3.0]
+    assert [Run(sweep.paths.trial(n).root).journal()[0]["after_attempt"] for n in range(3)] == [0, 0, 0]
     assert "all trials of mine have ended" in sweep.paths.controller_log.read_text()
 
 
@@ -335,6 +435,8 @@ def test_stopping_a_controller_leaves_the_trial_that_runs(project: Path) -> None
     assert "was told to end" in stop_controller(sweep)
     until(lambda: controller_of(sweep) is None)
     assert stop_controller(sweep) == "no controller runs"
+    # All that another machine can look at.
+    until(lambda: sweep.paths.controller_lock.read_text() == "")
     until(lambda: sweep.paths.trial(0).done.exists())
     assert [row["state"] for row in sweep_rows(sweep.paths.root)] == ["SUCCESS", "PENDING", "PENDING"]
 

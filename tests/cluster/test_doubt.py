@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.slurm import find_by_name
 
 from hpcft.cluster import executor
 from hpcft.cluster import submit as submission
-from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.slurm import Answer
 from hpcft.cluster.submit import record_intent, submit_slurm

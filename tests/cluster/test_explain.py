@@ -267,6 +267,16 @@ class TestTheMendIsComputed:
         case.paths.script.write_text('srun --nodes=1 \\\n    /opt/env/bin/python -P -m hpcft.worker "$run"\n')
         assert self.commands(case)[0] == ["uv", "pip", "install", "--python", "/opt/env/bin/python", "peft"]
 
+    @pytest.mark.parametrize(("module", "package"), [("cv2", "opencv-python-headless"), ("PIL.Image", "pillow")])
+    def test_a_package_whose_module_has_another_name(self, tmp_path: Path, module: str, package: str) -> None:
+        case = FailedRun(tmp_path / "r").log(f"ModuleNotFoundError: No module named '{module}'")
+        assert self.commands(case)[0][-1] == package
+
+    def test_a_module_that_is_anybody_s_gives_no_command_to_install_it(self, tmp_path: Path) -> None:
+        case = FailedRun(tmp_path / "r").log("ModuleNotFoundError: No module named 'helpers'")
+        assert [command[:2] for command in self.commands(case)] == [["hpcft", "resume"]]
+        assert "helpers" in verdict_of(case.run).mends[0].why
+
 
 class TestWhatSlurmSays:
     def test_out_of_memory_with_exit_code_0_and_no_end_marker_is_a_failure(
@@ -303,6 +313,15 @@ class TestWhatSlurmSays:
     )
     def test_its_state_alone(self, tmp_path: Path, fake_slurm: Any, state: str, code: str, cause: Cause) -> None:
         assert verdict_of(_slurm_run(tmp_path, fake_slurm, state, code).run).cause is cause
+
+    def test_the_stop_of_an_earlier_start_is_not_that_of_one_that_died_at_once(
+        self, tmp_path: Path, fake_slurm: Any
+    ) -> None:
+        case = _slurm_run(tmp_path, fake_slurm, "FAILED", "1:0").status("stopped", step=9)
+        case.log("hpcft: start 0 of job 1 on node1", said("INFO", "attempt 1: r on cpu, 1 rank(s)"))
+        assert verdict_of(case.run).cause is Cause.STOPPED
+        case.log("hpcft: start 1 of job 1 on node1", "some words")
+        assert verdict_of(case.run).cause is Cause.UNKNOWN
 
     def test_who_cancelled_it(self, tmp_path: Path, fake_slurm: Any) -> None:
         verdict = verdict_of(_slurm_run(tmp_path, fake_slurm, "CANCELLED by 0", "0:0").run)

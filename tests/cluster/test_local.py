@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from hpcft.cluster.profile import Profile
-from hpcft.cluster.queue import JobState, ask_local, stop_local
+from hpcft.cluster.queue import JobState, ask_local, start_time
+from hpcft.cluster.steer import stop_process
 from hpcft.cluster.submit import Submitted, submit_local
 from hpcft.errors import HpcftError
 from hpcft.runs.create import make_run_directory
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.record import read_record
 from hpcft.runs.submission import Journal
 from hpcft.spec.build import build
 from hpcft.spec.layers import pairs_layer
@@ -33,7 +35,7 @@ got = []
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, lambda n, _: got.append(signal.Signals(n).name))
 print(f"rank {rank} speaks", flush=True)
-facts = {"session": os.getsid(0), "environment": dict(os.environ), "path": sys.path}
+facts = {"session": os.getsid(0), "pid": os.getpid(), "environment": dict(os.environ), "path": sys.path}
 (root / f"rank{rank}.tmp").write_text(json.dumps(facts))
 (root / f"rank{rank}.tmp").rename(root / f"rank{rank}.json")
 end = time.monotonic() + (30 if (root / "wait").exists() else 0)
@@ -129,11 +131,20 @@ def test_a_stop_reaches_every_rank(run: RunPaths) -> None:
     submitted = start(run, "resources.gpus_per_node=2")
     facts(run, 0), facts(run, 1)
     assert ask_local(submitted.job_id).state is JobState.RUNNING
-    stop_local(submitted.job_id)
+    stop_process(read_record(run.root))
     for rank in (0, 1):
         until((run.root / f"signals{rank}").is_file)
     until(lambda: ended(submitted.job_id))
     assert (run.root / "signals1").read_text().startswith("SIGTERM")
+
+
+def test_a_job_that_is_ended_at_once_leaves_no_rank_behind(run: RunPaths) -> None:
+    (run.root / "wait").touch()
+    submitted = start(run, "resources.gpus_per_node=2")
+    pids = [facts(run, rank)["pid"] for rank in (0, 1)]
+    stop_process(read_record(run.root), now=True)
+    until(lambda: ended(submitted.job_id) and not any(start_time(pid) for pid in pids))
+    assert not (run.root / "signals0").exists()
 
 
 def test_a_short_job_gets_its_warning_too(run: RunPaths) -> None:

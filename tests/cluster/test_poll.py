@@ -196,6 +196,22 @@ def test_trap_a_job_that_was_queued_again_after_its_end_is_in_the_queue(slurm: S
     assert page.of("1").state is JobState.COMPLETED
 
 
+def test_g6_a_controller_that_has_never_answered_is_asked_less_and_less_often(
+    slurm: Slurm, poll: Callable[[], Poll]
+) -> None:
+    slurm.queue_error = slurm.accounting_error = "Unable to contact slurm controller"
+    pages = [poll() for _ in range(3)]
+    for second in range(1200):
+        slurm.now = START + second
+        for page in pages:
+            page.look(["1"])
+    times = [at for at, name in slurm.calls if name == "squeue"]
+    pauses = [b - a for a, b in pairwise(times)]
+    assert len(times) <= 8
+    assert pauses == sorted(pauses)
+    assert not pages[0].of("1").answered
+
+
 def test_news_cuts_a_grown_pause_short(slurm: Slurm, poll: Callable[[], Poll]) -> None:
     slurm.queue = {"1": "RUNNING"}
     page = poll()

@@ -66,6 +66,8 @@ def test_accounts_and_states_of_a_partition_count() -> None:
     text = SHOW.replace("AllowAccounts=ALL", "AllowAccounts=chem,phys").replace("State=UP", "State=INACTIVE")
     found = hold(asked(account="acme"), 1, read_partitions(text, NODES))
     assert reds(found) == ["partition", "account"]
+    drained = hold(asked(), 1, read_partitions(SHOW.replace("State=UP", "State=DRAIN"), NODES))
+    assert reds(drained) == ["partition"], "jobs that are in it go on, and no other is taken"
     down = hold(asked(), 1, read_partitions(SHOW.replace("State=UP", "State=DOWN"), NODES))
     assert down[0].light is Light.YELLOW
 
@@ -123,9 +125,12 @@ def test_test_only_gives_the_estimate_or_the_refusal(fake_slurm: FakeSlurm) -> N
     assert ask_sbatch(script).light is Light.GREY
 
 
-def test_a_folder_without_the_right_or_the_room_is_red(tmp_path: Path) -> None:
+def test_a_folder_without_the_right_or_the_room_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writable("results", tmp_path / "new" / "runs", "").light is Light.GREEN
     assert existing(tmp_path / "new" / "runs") == tmp_path
+    monkeypatch.chdir(tmp_path)
+    # Of a user that there is not, as a shell takes it.
+    assert existing(Path("~nosuchuser/x")) == tmp_path
     assert not (tmp_path / "new").exists()
     assert space(tmp_path, 1e18, 1e18, "elsewhere").light is Light.RED
     assert space(tmp_path, 1e18, 1.0, "elsewhere").light is Light.YELLOW

@@ -18,6 +18,27 @@ def test_s3_a_secret_is_neither_set_nor_handed_on(key: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "lines"),
+    [
+        ("setup", ["export WANDB_API_KEY=0123"]),
+        ("setup", ["module load x; HF_TOKEN='abc' hf auth whoami"]),
+        ("setup", ["wandb login 0123456789abcdef0123456789abcdef01234567"]),
+        ("container", ["apptainer", "exec", "--env", "HF_TOKEN=abc", "image.sif"]),
+        ("container", ["apptainer", "exec", "--env=HF_TOKEN=abc", "image.sif"]),
+        ("srun", ["--container-env=HF_TOKEN=abc"]),
+    ],
+)
+def test_s3_a_line_of_the_script_carries_no_secret(key: str, lines: list[str]) -> None:
+    with pytest.raises(ValidationError, match="looks like a secret"):
+        Profile.model_validate({"name": "site", key: lines})
+
+
+@pytest.mark.parametrize("line", ['export HF_TOKEN="$(cat ~/.token)"', "export TOKENIZERS_PARALLELISM=false", "KEY="])
+def test_a_line_that_gets_a_secret_from_elsewhere_is_taken(line: str) -> None:
+    assert Profile.model_validate({"name": "site", "setup": [line]}).setup == [line]
+
+
+@pytest.mark.parametrize(
     "name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "SECRETS_DIR", "MONKEY", "KEYBOARD", "TMPDIR"]
 )
 def test_a_name_that_only_sounds_like_a_secret_is_taken(name: str) -> None:

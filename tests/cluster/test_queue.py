@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +103,27 @@ _TASKS = st.lists(st.integers(0, 300), min_size=1, max_size=40, unique=True)
 def test_a_list_of_tasks_has_those_and_no_others(tasks: list[int], limit: int) -> None:
     jobs = Jobs(f"7_[{','.join(map(str, sorted(tasks)))}%{limit}]|PENDING|x|N/A|N/A|N/A||a.b\n")
     assert {n for n in range(301) if f"7_{n}" in jobs} == set(tasks)
+
+
+def test_thousands_of_scattered_waiting_tasks_are_looked_up_in_no_time() -> None:
+    tasks = ",".join(str(n) for n in range(0, 20_000, 2))
+    jobs = Jobs(f"7_[{tasks}]|PENDING|x|N/A|N/A|N/A||a.b\n")
+    began = time.monotonic()
+    assert sum(f"7_{n}" in jobs for n in range(20_000)) == 10_000
+    assert time.monotonic() - began < 5
+
+
+def test_more_jobs_than_one_command_takes_are_asked_about_in_several(
+    fake_slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [str(10**9 + n) for n in range(15_000)]
+    found = ask(ids)
+    assert list(found) == ids
+    assert all(info.answered for info in found.values())
+    fake_slurm.fault(controller="down", accounting="down")
+    asked = len(fake_slurm.calls("squeue"))
+    assert not any(info.answered for info in ask(ids).values())
+    assert len(fake_slurm.calls("squeue")) == asked + 1
 
 
 def test_when_the_controller_does_not_answer_that_is_said(fake_slurm: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def failed(tmp_path: Path, fake_slurm: Any, monkeypatch: pytest.MonkeyPatch) -> 
     )
     job_id = done.stdout.strip()
     fake_slurm.set_state(job_id, "RUNNING")
+    # It would be deaf to TERM from then on, and so would be what later tests start.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("SLURM_JOB_ID", job_id)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node1")
     return FailedRun(tmp_path / "runs" / "r", job_id=job_id)
@@ -55,6 +58,17 @@ def test_a_deterministic_error_is_never_run_again(
     assert ["requeue", failed.run.job_id] not in fake_slurm.calls("scontrol")
 
 
+def test_inside_a_job_no_other_run_is_read_for_commands_that_nobody_sees(
+    failed: FailedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: object) -> float:
+        raise AssertionError("the results folder is read")
+
+    monkeypatch.setattr("hpcft.cluster.explain.mend.measured_peak_gb", read)
+    assert ask(failed.log(sample("host_oom_slurm"))) == 1
+    assert decisions(failed.paths)[0]["cause"] == "host_oom"
+
+
 def test_a_start_that_had_saved_when_it_was_ended_goes_on(
     failed: FailedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +79,18 @@ def test_a_start_that_had_saved_when_it_was_ended_goes_on(
     # The word of the attempt before says nothing of one that saved nothing.
     failed.events({"kind": "start", "resume_step": 9}, attempt=2)
     assert ask(failed, 143) == 1
+
+
+def test_starts_that_die_before_they_have_an_attempt_do_not_go_on_for_ever(failed: FailedRun) -> None:
+    failed.events({"kind": "start", "resume_step": 0}, {"kind": "checkpoint", "step": 9}).status("stopped", step=9)
+    failed.log("hpcft: start 0 of job 1 on node1", said("INFO", "attempt 1: r on cpu, 2 rank(s)"))
+    assert ask(failed, 143) == 0
+    codes = []
+    for start in range(1, 5):
+        failed.log(f"hpcft: start {start} of job 1 on node1", sample("port_in_use"))
+        codes.append(ask(failed))
+    assert codes == [0, 0, 1, 1]
+    assert len(decisions(failed.paths)) == 4
 
 
 @pytest.mark.parametrize(

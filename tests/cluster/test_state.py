@@ -86,6 +86,25 @@ def test_an_attempt_that_died_without_a_word_is_not_told_by_the_stop_of_the_one_
     assert state(stopped, job(JobState.NODE_FAIL, start=NOW - 500, end=NOW - 400)) is RunState.FAILURE
 
 
+def test_an_attempt_that_died_without_a_word_is_not_told_by_the_failure_of_the_one_before() -> None:
+    failed = record(beat("failed", 900, message="the port is taken"))
+    assert judge(failed, job(JobState.TIMEOUT, start=NOW - 2000, end=NOW - 800), NOW).words == "the port is taken"
+    assert "time limit" in judge(failed, job(JobState.TIMEOUT, start=NOW - 700, end=NOW - 400), NOW).words
+
+
+def test_what_was_cancelled_after_a_failure_while_it_waited_again_is_cancelled() -> None:
+    failed = beat("failed", 900)
+    assert state(record(failed), job(JobState.CANCELLED, end=NOW - 800)) is RunState.CANCELLED
+    assert state(record(failed), job(JobState.CANCELLED, end=NOW - 950)) is RunState.FAILURE
+    gone = QueueInfo("7", JobState.UNKNOWN, as_of=NOW)
+    for at, expected in ((NOW - 800, RunState.CANCELLED), (NOW - 1000, RunState.FAILURE)):
+        noted = record(failed)
+        noted.journal.append({"t": at, "kind": "cancelled", "by": "ada"})
+        assert state(noted, gone) is expected
+        assert state(noted, None) is expected
+        assert state(noted, job(JobState.FAILED, end=NOW - 790)) is expected
+
+
 def test_trap_without_accounting_a_job_that_has_left_the_queue_is_unknown_not_failed() -> None:
     gone = QueueInfo("7", JobState.UNKNOWN, as_of=NOW)
     assert state(record(beat("training", 900)), gone) is RunState.UNKNOWN

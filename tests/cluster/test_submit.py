@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.slurm import find_by_name
 
 from hpcft.cluster import submit as submission
-from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import JobState, ask
 from hpcft.cluster.submit import record_intent, submit_local, submit_slurm

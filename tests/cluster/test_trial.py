@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from support.sweeps import PROFILE, sweep_folder
 from hpcft.cluster.array import submit_trials
 from hpcft.cluster.trial import NOTHING_TO_DO, begin
 from hpcft.errors import DataError
+from hpcft.runs.files import write_json
+from hpcft.runs.record import read_record
 from hpcft.runs.run import Run, find_run
 from hpcft.runs.submission import Journal, submissions
 from hpcft.runs.sweep import SweepFolder
@@ -83,6 +86,17 @@ def test_a_trial_that_another_job_has_is_left_to_it(sweep: SweepFolder, fake_slu
     assert start(sweep, 2, "7_2") == 0
     assert Run(sweep.paths.trial(2).root).job_id == "7_2"
     assert [s.number for s in submissions(sweep.paths.trial(2))] == [1, 2]
+
+
+def test_the_words_of_a_trial_s_earlier_job_are_not_those_of_the_next(sweep: SweepFolder, fake_slurm: Any) -> None:
+    start(sweep, 2, "1_2")
+    paths = sweep.paths.trial(2)
+    paths.attempt(1).mkdir(parents=True)
+    write_json(paths.status, {"state": "failed", "attempt": 1, "message": "no such file", "time": time.time()})
+    assert read_record(paths.root).heartbeat is not None
+    fake_slurm.set_state(1, "CANCELLED by 0")
+    start(sweep, 2, "7_2")
+    assert read_record(paths.root).heartbeat is None
 
 
 def test_a_job_of_a_submission_that_was_given_up_does_nothing(sweep: SweepFolder) -> None:

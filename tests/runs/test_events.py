@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sweeps import sweep_folder
 
+from hpcft.errors import NotAllowedError
 from hpcft.runs.events import EventLog, decode, encode, read_log
+from hpcft.runs.sweep import Trial
 
 scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=30)
 records = st.dictionaries(st.text(min_size=1, max_size=10), scalars | st.lists(scalars, max_size=3), min_size=1)
@@ -57,6 +62,64 @@ def test_a_torn_tail_is_reported_and_spoils_nothing_after_it(tmp_path: Path) -> 
     found = read_log(path)
     assert [r["kind"] for r in found.records] == ["a", "b"]
     assert found.damaged == [2]
+
+
+def test_a_line_that_a_full_disk_tore_spoils_nothing_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, room = tmp_path / "events.jsonl", os.write, [20, 0]
+
+    def full(fd: int, content: bytes) -> int:
+        if not room:
+            return write(fd, content)
+        if taken := room.pop(0):
+            return write(fd, content[:taken])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with EventLog(path) as log:
+        log.append("a")
+        for _ in range(2):
+            monkeypatch.setattr(os, "write", full)
+            with pytest.raises(NotAllowedError, match="no space left"):
+                log.append("b")
+            # A second time without a single byte.
+            room[:] = [0]
+        room.clear()
+        log.append("c")
+        log.append("d")
+    found = read_log(path)
+    assert [(r["seq"], r["kind"]) for r in found.records] == [(1, "a"), (2, "c"), (3, "d")]
+    assert (found.damaged, found.torn) == ([2], 0)
+
+
+def test_a_disk_that_does_not_flush_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, failures, flushed = os.fdatasync, [OSError(errno.EIO, "Input/output error")], []
+
+    def once(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        flush(fd)
+        flushed.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", once)
+    with EventLog(tmp_path / "events.jsonl", sync_seconds=0.02) as log:
+        log.append("a")
+        end = time.monotonic() + 10
+        while not flushed:
+            assert time.monotonic() < end, "the thread has ended"
+            time.sleep(0.02)
+    failures.append(OSError(errno.EIO, "Input/output error"))
+    with EventLog(tmp_path / "client.jsonl", sync_seconds=0) as log:
+        with pytest.raises(NotAllowedError, match="Input/output error"):
+            log.append("a")
+        log.append("b")
+
+
+def test_a_manifest_is_written_whole_where_a_write_takes_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, write = sweep_folder(tmp_path, 2), os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: write(fd, content[:7]))
+    sweep.append([Trial(number, {"lora.r": 4}) for number in (2, 3)])
+    assert [t.number for t in sweep.trials()] == [0, 1, 2, 3]
 
 
 def test_reading_goes_on_from_a_cursor(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcft.errors import DataError, NotAllowedError, UsageError
+from hpcft.runs.attempt import holder_of
 from hpcft.runs.create import begin_attempt, make_run_directory, new_run_id
 from hpcft.runs.events import EventLog
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
-from hpcft.runs.run import Run, RunState, find_run
+from hpcft.runs.run import Run, RunState, Status, find_run
+from hpcft.runs.sweep import SweepFolder
 from hpcft.train.recorder import Recorder
 
 
@@ -113,6 +117,25 @@ def test_runs_are_found_by_name_id_job_and_unique_beginning(tmp_path: Path) -> N
         find_run("al", tmp_path)
     with pytest.raises(UsageError, match="no run called"):
         find_run("zzz", tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"state": "failed", "of": "a later version"}])
+def test_a_heartbeat_a_holder_or_a_sweep_that_lacks_a_field_is_told_as_damaged(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    run = make(tmp_path, "mine")
+    run.paths.attempt(1).mkdir(parents=True)
+    for path in (run.paths.status, run.paths.holder(1), run.paths.root / "sweep.json"):
+        path.write_text(json.dumps(content))
+    for read in (lambda: run.status, lambda: holder_of(run.paths, 1), lambda: SweepFolder(run.paths.root)):
+        with pytest.raises(DataError, match="is damaged: it lacks"):
+            read()
+
+
+def test_what_a_later_version_says_besides_is_left_out(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    run.paths.status.write_text(json.dumps({"state": "failed", "attempt": 1, "colour": "red"}))
+    assert run.status == Status("failed", 1)
 
 
 def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:

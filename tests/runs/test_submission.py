@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.errors import TryAgainError
+from hpcft.errors import ConfigError, TryAgainError
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.submission import Journal, submissions, try_lock, withdrawn
 
@@ -42,6 +42,21 @@ def test_what_a_killed_client_left_open_is_not_submitted_again(paths: RunPaths, 
     with pytest.raises(TryAgainError, match="doctor --repair"):
         submit(paths, "intent")
     assert kinds(paths) == ([(1, records[-1])] if records else [])
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("a path that a script cannot carry"), RuntimeError(), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize(("records", "kind"), [(("intent",), "refused"), (("intent", "sending"), "sending")])
+def test_an_error_before_anything_was_sent_leaves_no_submission_open(
+    paths: RunPaths, records: tuple[str, ...], kind: str, error: BaseException
+) -> None:
+    with pytest.raises(type(error)), Journal(paths) as journal:  # noqa: PT012
+        journal.open_submission("k")
+        for record in records:
+            journal.note(record)
+        raise error
+    assert kinds(paths) == [(1, kind)]
 
 
 def test_two_clients_at_once_never_both(paths: RunPaths) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.runs.provenance import without_secrets
 from hpcft.runs.run import Run
+from hpcft.spec.secrets import without_secrets
 
 HPCFT = str(Path(sys.executable).with_name("hpcft"))
 VARIABLES = (
@@ -89,6 +89,62 @@ def test_s3_no_planted_secret_stands_in_a_run(planted: Path, small_quickstart: P
     files = [p for p in (planted / "results").rglob("*") if p.is_file()]
     assert len(files) > 10
     assert [str(p) for p in files if SECRET.encode() in p.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "machine api.wandb.ai login user password {}",
+        "  password {}",
+        "Authorization: Bearer sk-{}",
+        "headers = {{'Authorization': 'Basic {}'}}",
+        "hf download --token {} org/model",
+        "hf download --token hf_{}aaaa org/model",
+        "wandb login 0123456789abcdef0123456789abcdef{}",
+        "wandb login --relogin {}",
+        "git clone https://ghp_{}@github.com/me/mine",
+        "git clone https://{}@github.com/me/mine",
+        "remote = https://me:{}/x@example.org",
+        "os.environ['HF_TOKEN'] = '{}'",
+        'os.environ.setdefault("HF_TOKEN", "{}")',
+        "WANDB_KEY={}",
+        "wandb.login(key='{}')",
+        "api-key: {}",
+        "x = 'github_pat_{}'",
+        "x = 'hf_{}abcdefghij'",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n+{}\n+{}\n+-----END OPENSSH PRIVATE KEY-----",
+        "{0}{0}",
+    ],
+)
+def test_s3_a_diff_has_no_secret_however_it_is_written(line: str) -> None:
+    secret = "0123456789abcdef0123456789abcdef01234567"
+    clean = without_secrets(f"+lr = 1e-4\n+{line.format(secret, secret)}\n+max_length = 5\n")
+    assert secret not in clean
+    assert clean.startswith("+lr = 1e-4\n")
+    assert clean.endswith("\n+max_length = 5\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from huggingface_hub import hf_hub_download_with_a_long_name",
+        "rows = sorted(rows, key=lambda row: row.name)",
+        "revision: 0123456789abcdef0123456789abcdef01234567",
+        "the password is asked for",
+        "see https://example.org/a?b=c and me@example.org",
+        "pip install sk-learn-contrib-something-long",
+        "key: lora.r",
+    ],
+)
+def test_s3_a_diff_keeps_what_only_looks_like_a_secret(line: str) -> None:
+    assert without_secrets(line) == line
+
+
+@pytest.mark.parametrize("line", ["token " + "-" * 20_000, "login --" + "a-" * 10_000, "sk-" * 5_000, "key" * 5_000])
+def test_s3_a_long_line_of_a_diff_is_looked_through_in_no_time(line: str) -> None:
+    began = time.monotonic()
+    without_secrets(line)
+    assert time.monotonic() - began < 5
 
 
 def test_s3_a_diff_keeps_what_is_no_secret() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -170,6 +171,40 @@ def test_run_inside_salloc_uses_the_whole_allocation(site: Path) -> None:
     run = Run(site / "results" / "inside")
     assert run.metrics["train/world_size"] == 2
     assert run.state is RunState.SUCCESS
+
+
+def test_ctrl_c_inside_salloc_saves_first_and_a_second_one_leaves_no_rank(site: Path) -> None:
+    environment = os.environ | {"HPCFT_CLUSTER": "lab.yaml", "OMP_NUM_THREADS": "1"}
+    allocation = ["salloc", "--account=acme", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", "--time=10"]
+    for name, times, code in (("once", 1, 75), ("twice", 2, 130)):
+        words = [HPCFT, "run", "--variant", "lora", "--name", name, "--model", "model", "--dataset", "e2e.csv", *SMALL]
+        process = subprocess.Popen(
+            [*allocation, *words, "--epochs", "500"],
+            cwd=site,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        root = site / "results" / name
+        deadline = time.monotonic() + 240
+        while not ((root / "config.yaml").exists() and (beat := Run(root).status) and beat.state == "training"):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # A terminal gives it to the command alone: salloc lets it stand in the foreground for itself.
+        command = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
+        for _ in range(times):
+            os.kill(int(command), signal.SIGINT)
+            time.sleep(0.5 * (times - 1))
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, out + err
+        saved = list(Run(root).paths.checkpoints.glob("checkpoint-*/manifest.json"))
+        assert bool(saved) is (times == 1)
+        deadline = time.monotonic() + 10
+        while subprocess.run(["pgrep", "-f", f"hpcft.worker {root}$"], check=False, capture_output=True).stdout:
+            assert time.monotonic() < deadline, "a rank is left"
+            time.sleep(0.1)
 
 
 def test_a_partition_or_an_account_that_there_is_not_is_told_and_leaves_nothing(site: Path) -> None:

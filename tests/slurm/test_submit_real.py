@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.slurm import find_by_name
 
-from hpcft.cluster.lookup import find_by_name
 from hpcft.cluster.profile import Profile, choose_cluster
 from hpcft.cluster.queue import JobState, ask
 from hpcft.cluster.render import job_name, render

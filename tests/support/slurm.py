@@ -9,10 +9,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hpcft.cluster.lookup import look_up
 
 # Tests are no packages, and cluster.py is a command as well.
 sys.path.insert(0, str(Path(__file__).parent.parent / "slurm"))
@@ -24,6 +27,12 @@ HOW_TO_GET_ONE = (
     "no Slurm here: run tests/slurm/install.sh as root (Debian, Ubuntu), "
     "or set HPCFT_TEST_SLURM=existing where sinfo answers"
 )
+
+
+def find_by_name(job_name: str) -> str | None:
+    """The id of the job of that name, as far as Slurm knows one; the key after the last dot decides."""
+    key = job_name.rpartition(".")[2]
+    return look_up([key], time.time() - 86400).jobs.get(key)
 
 
 class ForeignCluster:

@@ -13,6 +13,7 @@ from hpcft.cli.output import as_json, printable
 from hpcft.cli.texts import ending
 from hpcft.runs.record import read_record
 from hpcft.runs.run import find_runs, group_folder, label
+from hpcft.runs.sweep import SweepFolder, SweepPaths
 
 if TYPE_CHECKING:
     from hpcft.cluster.steer import Steered
@@ -23,7 +24,12 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command(
     epilog=ending(
         ["hpcft cancel first", "hpcft cancel mysweep", "hpcft cancel mysweep/0003"],
-        {0: "cancelled, or nothing was left to cancel", 2: "no such run, or several", 69: "Slurm does not answer"},
+        {
+            0: "cancelled, or nothing was left to cancel",
+            2: "no such run, or several; or a sweep whose controller runs on another machine",
+            69: "Slurm does not answer",
+            75: "a sweep's controller does not end",
+        },
     )
 )
 def cancel(
@@ -38,16 +44,26 @@ def cancel(
 ) -> None:
     """Cancel runs. What is over is left alone; hpcft resume goes on with what was cancelled."""
     from hpcft.cluster.state import stand
+    from hpcft.cluster.steer import Steered, cancel_arrays
     from hpcft.cluster.steer import cancel as cancel_runs
-    from hpcft.cluster.steer import cancel_arrays
 
-    found = find_runs(run, results)
-    done: list[Steered] = []
+    # Nothing is done when one of the names is wrong.
+    find_runs(run, results)
+    folders = [folder for text in run if (folder := group_folder(text, results))]
     # First, so that no further trial of a sweep starts meanwhile.
-    for folder in filter(None, (group_folder(text, results) for text in run)):
+    done = [Steered(folder, True, "its controller has ended") for folder in folders if _end_controller(folder)]
+    for folder in folders:
         done += cancel_arrays(folder)
-    done += cancel_runs(stand([read_record(r.paths.root) for r in found]))
+    done += cancel_runs(stand([read_record(r.paths.root) for r in find_runs(run, results)]))
     print_steered(done, results, json)
+
+
+def _end_controller(folder: Path) -> bool:
+    if not SweepPaths(folder).settings.is_file() or not (sweep := SweepFolder(folder)).settings.controlled:
+        return False
+    from hpcft.cluster.controller import end_controller
+
+    return end_controller(sweep)
 
 
 def print_steered(done: Sequence[Steered], results: Path, json: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import typer
 
 from hpcft.cli.job_options import Request, plan, takes_job
@@ -27,7 +25,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def run(request: Request) -> None:
     """Run a job here and now; inside salloc, on the whole allocation."""
     from hpcft.cli import launch
-    from hpcft.cluster.queue import stop_local
+    from hpcft.cluster.steer import stop_process
+    from hpcft.runs.record import read_record
 
     if launch.inside_allocation():
         planned = plan(request, launch.allocation())
@@ -44,9 +43,9 @@ def run(request: Request) -> None:
         return
     except KeyboardInterrupt:
         say("\nstopping after this step, with everything saved; Ctrl-C again ends it at once")
-        stop_local(launched.submitted.job_id)
+        stop_process(read_record(launched.run.paths.root))
     try:
         launch.wait(launched)
     except KeyboardInterrupt:
-        stop_local(launched.submitted.job_id, signal.SIGKILL)
+        stop_process(read_record(launched.run.paths.root), now=True)
         raise typer.Exit(130) from None

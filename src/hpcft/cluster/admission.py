@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from hpcft.cluster.limits import limits
 from hpcft.cluster.probe import parse_config
 from hpcft.cluster.slurm import Answer, call
 from hpcft.cluster.submit import refusal
+from hpcft.runs.submission import this_user
 from hpcft.spec.job import Job, ResourcesSection
 from hpcft.spec.types import parse_time
 
@@ -24,20 +23,12 @@ _QOS_FIELDS = "name,maxwall,maxtres,maxtresperuser,flags"
 _START = re.compile(r"to start at (\S+) using (\d+) processors on (?:nodes )?(\S+)")
 
 
-def user_name() -> str:
-    """This user's name; the number where there is none."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def admission_findings(job: Job) -> list[Finding]:
     """Account, QoS and their limits, against what the job asks."""
     show = ["sacctmgr", "--noheader", "--parsable2", "show"]
     commands = [
         ["scontrol", "show", "config"],
-        [*show, "associations", f"user={user_name()}", f"format={_FIELDS}"],
+        [*show, "associations", f"user={this_user()}", f"format={_FIELDS}"],
         [*show, "qos", f"format={_QOS_FIELDS}"],
     ]
     with ThreadPoolExecutor(len(commands)) as pool:
@@ -63,9 +54,9 @@ def read_admission(asked: ResourcesSection, ranks: int, config: Answer, own: Ans
     accounts = sorted({row["account"] for row in rows})
     bad = red if "associations" in enforced or "limits" in enforced or "qos" in enforced else _unenforced
     if not rows:
-        found.append(bad("account", f"accounting knows no account of {user_name()}", "ask the site for one"))
+        found.append(bad("account", f"accounting knows no account of {this_user()}", "ask the site for one"))
     elif asked.account and asked.account not in accounts:
-        message = f"'{asked.account}' is no account of {user_name()}"
+        message = f"'{asked.account}' is no account of {this_user()}"
         found.append(
             bad("account", message, f"--account {accounts[0]}    # of {', '.join(accounts)}", "resources.account")
         )

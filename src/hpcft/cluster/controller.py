@@ -8,7 +8,6 @@ without it. A grid or a random search on a cluster of Slurm needs none.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -23,11 +22,11 @@ from hpcft.cluster.repair import open_submissions, repair
 from hpcft.cluster.search import Search
 from hpcft.cluster.submit import record_intent, submit_local
 from hpcft.cluster.trial import find_trial, make_trial
-from hpcft.errors import HpcftError, TryAgainError, UnavailableError
+from hpcft.errors import HpcftError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.create import new_run_id
 from hpcft.runs.files import FILE_MODE, explained, write_atomic
 from hpcft.runs.run import Run, RunState
-from hpcft.runs.submission import Journal, submissions
+from hpcft.runs.submission import Journal, submissions, try_lock
 from hpcft.runs.sweep import PRUNED, SweepFolder, final_value, reported, trial_state
 from hpcft.spec.build import build
 from hpcft.spec.layers import yaml_layer
@@ -37,6 +36,8 @@ _LOOK_S = {"local": 1.0, "slurm": 5.0}
 _QUEUE_S = 60.0
 # A task of an array that has ended is in the queue no more; its last words may be on their way between two machines.
 _LAST_WORDS_S = 10.0
+# One that was told to end first does what it is at, which may be an sbatch without an answer.
+_ENDS_WITHIN_S = 180.0
 _ENDED = (RunState.SUCCESS, PRUNED, RunState.FAILURE)
 
 
@@ -53,17 +54,21 @@ class Controller:
         self.profile = profile
         self.job = build([yaml_layer(sweep.paths.job)]).job
         self.search = Search(sweep) if sweep.settings.spec else None
-        # Trials to be started, and those that were given up.
+        # Trials to be started, those that have ended for good, and those that were given up.
         self._waiting: list[int] = []
+        self._final: set[int] = set()
         self._lost: set[int] = set()
         self._next_look = 0.0
         self._full_until = 0.0
         self._missing: dict[int, float] = {}
+        self._told_to_end = False
+        self._pausing = False
         # On this machine trials run one after the other, unless more are asked for.
         self.concurrency = sweep.settings.concurrency or (1 if profile.scheduler == "local" else 4)
 
     def run(self) -> None:
-        """Go on until every trial has ended; where the cluster does not answer, wait until it does.
+        """Go on until every trial has ended, or it is told to end; where the cluster does not answer, wait until it
+        does.
 
         Raises:
             ConfigError: it refused a trial.
@@ -78,13 +83,34 @@ class Controller:
                     self._waiting = self._left_behind()
                     sure = True
                 over = self.step()
-                time.sleep(_LOOK_S[self.profile.scheduler])
-            except (UnavailableError, TryAgainError) as error:
-                # Slurm is away, or has not said whether it took an array: it is asked, and nothing is repeated.
+                self._pause(_LOOK_S[self.profile.scheduler])
+            except FileNotFoundError:
+                # Somebody has removed the sweep.
+                raise
+            except (UnavailableError, TryAgainError, OSError) as error:
+                # Slurm is away, or has not said whether it took an array: it is asked, and nothing is repeated. Or the
+                # file server is away.
                 _say(f"hpcft: {error}")
                 sure = False
-                time.sleep(_QUEUE_S)
+                self._pause(_QUEUE_S)
         _say(f"all trials of {self.sweep.name} have ended")
+
+    def end(self, *_: object) -> None:
+        """End it, as a handler of signals: at once while it pauses, else at its next pause, since a submission that is
+        cut off leaves it open whether there is a job.
+        """
+        self._told_to_end = True
+        if self._pausing:
+            raise SystemExit(0)
+
+    def _pause(self, seconds: float) -> None:
+        self._pausing = True
+        try:
+            if self._told_to_end:
+                raise SystemExit(0)
+            time.sleep(seconds)
+        finally:
+            self._pausing = False
 
     def step(self) -> bool:
         """Look at the trials once, and start what there is room for.
@@ -92,17 +118,19 @@ class Controller:
         Returns:
             Whether all have ended.
         """
-        states = {n: self._state(n) for n in self._begun() if n not in self._lost and n not in self._waiting}
+        known = self._final | self._lost | set(self._waiting)
+        states = {n: self._state(n) for n in self._begun() if n not in known}
         ended = {n for n, state in states.items() if state in _ENDED}
         gone = self._gone([n for n, state in states.items() if n not in ended or state == RunState.FAILURE])
         # A failure that Slurm has queued again is none yet.
         final = {n for n in ended if states[n] != RunState.FAILURE or n in gone}
         # One that has ended since its state was read is looked at next time.
-        lost = {n for n in gone - ended if self._state(n) not in _ENDED}
+        lost = {n for n in (gone & set(states)) - ended if self._state(n) not in _ENDED}
         for number in sorted(lost):
             self._give_up(number)
         going = set(states) - final - lost
         self._tell(states, final, going)
+        self._final |= final
         if not self._waiting:
             self._waiting = self._next(self.concurrency - len(going))
         free = max(0, self.concurrency - len(going))
@@ -279,24 +307,60 @@ def stop_controller(sweep: SweepFolder) -> str:
     return "the controller was told to end; trials that run go on"
 
 
+def end_controller(sweep: SweepFolder) -> bool:
+    """End the controller and wait until it has ended, so that no trial starts any more.
+
+    Returns:
+        Whether one ran.
+
+    Raises:
+        UsageError: it runs on another machine.
+        TryAgainError: it has not ended within some minutes.
+    """
+    holder = controller_of(sweep)
+    if holder is None:
+        return False
+    host = holder.partition(" ")[0]
+    if host != os.uname().nodename:
+        raise UsageError(
+            f"its controller runs on {host} and would start other trials",
+            where=str(sweep.paths.root),
+            hint=f"nothing was cancelled; on {host}: hpcft cancel {sweep.name}",
+        )
+    stop_controller(sweep)
+    end = time.monotonic() + _ENDS_WITHIN_S
+    while controller_of(sweep) is not None:
+        if time.monotonic() > end:
+            raise TryAgainError("its controller has not ended yet; nothing was cancelled", where=str(sweep.paths.root))
+        time.sleep(0.1)
+    return True
+
+
 def main() -> int:
     """Control one sweep, as its only controller."""
     os.umask(0o077)
     sweep = SweepFolder(Path(sys.argv[1]))
     fd = os.open(sweep.paths.controller_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    locked = try_lock(fd)
+    # On a file system without locks all that is known is what the file says.
+    if locked is False or (locked is None and controller_of(sweep) is not None):
         _say("another controller of this sweep runs")
         return TryAgainError.exit_code
     me = f"{os.uname().nodename} {os.getpid()}-{start_time(os.getpid()) or '0'}\n"
     os.ftruncate(fd, 0)
     os.write(fd, me.encode())
     try:
-        Controller(sweep, load_profile(sweep.settings.cluster, str(sweep.paths.settings))).run()
+        # So that the lock's file says nothing any more, which is all that another machine can look at.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        own = Controller(sweep, load_profile(sweep.settings.cluster, str(sweep.paths.settings)))
+        signal.signal(signal.SIGTERM, own.end)
+        own.run()
     except HpcftError as error:
         _say(f"hpcft: {error}")
         return error.exit_code
+    except SystemExit:
+        _say("told to end; trials that run go on")
+        raise
     finally:
         os.ftruncate(fd, 0)
     return 0

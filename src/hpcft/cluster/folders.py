@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hpcft.cluster.findings import Finding, green, grey, red, yellow
 from hpcft.cluster.slurm import call
+from hpcft.spec.identifiers import user_path
 
 GB = 1024**3
 _SKEW_S = 5.0
@@ -20,7 +21,7 @@ _SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "pan
 
 def existing(path: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
-    path = path.expanduser().absolute()
+    path = user_path(str(path)).absolute()
     while not path.is_dir() and path != path.parent:
         path = path.parent
     return path

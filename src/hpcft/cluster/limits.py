@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from hpcft.cluster.probe import parse_config
 from hpcft.cluster.queue import FINAL, parse_state
 from hpcft.cluster.slurm import Answer, call
+from hpcft.runs.submission import this_user
 from hpcft.spec.job import Job
 
 # Slurm's own default, of a cluster that does not say.
@@ -41,10 +40,7 @@ def limits(job: Job) -> Limits:
     Args:
         job: with its account and QOS.
     """
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
+    user = this_user()
     show = ["sacctmgr", "--noheader", "--parsable2", "show"]
     commands = [
         ["scontrol", "show", "config"],

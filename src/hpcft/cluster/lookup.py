@@ -59,12 +59,6 @@ def look_up(keys: Collection[str], since: float) -> Lookup:
     )
 
 
-def find_by_name(job_name: str, since: float | None = None) -> str | None:
-    """The id of the job of that name, as far as Slurm knows one; the key after the last dot decides."""
-    key = job_name.rpartition(".")[2]
-    return look_up([key], time.time() - 86400 if since is None else since).jobs.get(key)
-
-
 def parse_keys(text: str) -> Iterator[tuple[str, str]]:
     """(key, job id) of lines `id|name|comment`; an array's tasks have the id of their array.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pwd
 import re
 import socket
 import time
@@ -23,7 +22,7 @@ from hpcft.cluster.queue import FINAL, SACCT, SQUEUE, Jobs, JobState, QueueInfo
 from hpcft.cluster.slurm import Answer, call
 from hpcft.errors import HpcftError
 from hpcft.runs.files import make_private, write_atomic
-from hpcft.runs.submission import try_lock
+from hpcft.runs.submission import this_user, try_lock
 
 # Seconds of pause that a call costs.
 _CALL_S = 10.0
@@ -156,13 +155,13 @@ class Poll:
 
     def _due(self, wanted: list[str], urgent: bool) -> bool:
         known, now = self._known, self._clock()
-        if now >= known.next or not known.asked:
+        if now >= known.next:
             return True
         if now < known.soonest:
             return False
-        # A job that is in no answer yet is news.
+        # A job that is in no answer yet is news, where there are answers.
         found = (self._queued, self._told, known.looked)
-        return urgent or any(not any(job in place for place in found) for job in wanted)
+        return urgent or (not known.trouble and any(not any(job in place for place in found) for job in wanted))
 
     def _ask(self, wanted: list[str]) -> _Known:
         old, now = self._known, self._clock()
@@ -170,7 +169,7 @@ class Poll:
         new.accounting, new.accounting_next = old.accounting, old.accounting_next
         new.looked = {job: seen for job, seen in old.looked.items() if now - seen[1] < _KEPT_S}
         new.told = {row: seen for row, seen in old.told.items() if now - seen[0] < _KEPT_S}
-        answer = self._call([*SQUEUE, f"--user={_user()}"])
+        answer = self._call([*SQUEUE, f"--user={this_user()}"])
         if answer.ok:
             new.asked, new.queued = now, answer.out
         else:
@@ -291,14 +290,6 @@ def _states(jobs: Jobs) -> dict[str, JobState]:
 def _plain(text: str) -> str:
     lines = [re.sub(r"^\w+: (error: )?", "", line).strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
-
-
-def _user() -> str:
-    try:
-        # Not $USER: it is unset under cron and in containers.
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def cache_folder() -> Path:

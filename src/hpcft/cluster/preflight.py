@@ -93,7 +93,6 @@ def hold(asked: ResourcesSection, ranks_per_node: int, partitions: Sequence[Part
     names = [p.name for p in partitions]
     if not partitions:
         return [grey("partition", "Slurm names no partition")]
-    # Slurm takes a list of partitions too, and then whichever is free first.
     wanted = asked.partition
     chosen = next(
         (p for p in partitions if p.name == wanted or (wanted is None and p.values.get("Default") == "YES")), None
@@ -126,7 +125,7 @@ def _state(partition: Partition) -> list[Finding]:
     if state == "UP":
         return []
     message = f"partition {partition.name} is {state}"
-    if state == "INACTIVE":
+    if state in ("INACTIVE", "DRAIN"):
         return [red("partition", f"{message} and takes no jobs", "--partition of another one", "resources.partition")]
     return [yellow("partition", f"{message}: jobs in it wait until it is up again")]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 import shutil
 from dataclasses import dataclass, field
 
 from hpcft.cluster.slurm import Answer, accounts, call, parse_gpus, parse_partition_values
 from hpcft.errors import UnavailableError
+from hpcft.runs.submission import this_user
 from hpcft.spec.types import parse_time
 
 _CONTAINERS = ("apptainer", "singularity", "enroot")
@@ -185,8 +184,7 @@ def probe() -> Facts:
 
 
 def _ask_user() -> list[str]:
-    name = pwd.getpwuid(os.getuid()).pw_name
-    command = ["sacctmgr", "--noheader", "--parsable2", "show", "user", name, "withassoc"]
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "user", this_user(), "withassoc"]
     return [*command, "format=defaultaccount,account,qos"]
 
 

@@ -16,14 +16,10 @@ from hpcft.spec import assets
 from hpcft.spec.build import build
 from hpcft.spec.identifiers import path_fault
 from hpcft.spec.layers import Problem, SpecError, mapping_layer
+from hpcft.spec.secrets import is_secret_name, secret_in
 from hpcft.spec.types import Identifier
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# Whole words: TOKENIZERS_PARALLELISM holds no token; and a path to a secret (HF_TOKEN_PATH) is none.
-_SECRET = re.compile(
-    r"(^|.*_)(TOKENS?|SECRETS?|PASS(WORD|WD|PHRASE)?|CREDENTIALS?|(API|ACCESS|PRIVATE)?KEYS?)(_(?!PATH$|FILE$|DIR$).*)?",
-    re.IGNORECASE,
-)
 _OPTION = re.compile(r"[a-z][a-z0-9-]{1,40}")
 # Set by this tool from the job; a second value for one of them would silently win or lose.
 _OURS = frozenset(
@@ -84,12 +80,22 @@ def _variable(name: str) -> str:
 
 def _no_secret(values: _Names) -> _Names:
     for name in values:
-        if _SECRET.fullmatch(name):
-            raise ValueError(
-                f"{name} looks like a secret, and a job's script and environment are no place for one; store it in "
-                "~/.netrc (wandb login, hf auth login) where the job finds it, or in a file that only you can read"
-            )
+        if is_secret_name(name):
+            raise _secret(name)
     return values
+
+
+def _line_without_secret(text: str) -> str:
+    if found := secret_in(text):
+        raise _secret(found)
+    return text
+
+
+def _secret(what: str) -> ValueError:
+    return ValueError(
+        f"{what} looks like a secret, and a job's script and environment are no place for one; store it in "
+        "~/.netrc (wandb login, hf auth login) where the job finds it, or in a file that only you can read"
+    )
 
 
 def _srun_options(values: list[str]) -> list[str]:
@@ -112,6 +118,7 @@ def _not_ours(values: dict[str, str]) -> dict[str, str]:
 
 
 Line = Annotated[str, AfterValidator(_line)]
+OpenLine = Annotated[Line, AfterValidator(_line_without_secret)]
 Variable = Annotated[str, AfterValidator(_variable)]
 
 
@@ -148,9 +155,9 @@ class Profile(BaseModel):
     gpu_types: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)
     gpu_memory_gb: dict[Identifier, float] = Field(default_factory=dict)
     modules: list[Identifier | Annotated[str, AfterValidator(_script_path)]] = Field(default_factory=list)
-    setup: list[Line] = Field(default_factory=list)
-    container: list[Line] = Field(default_factory=list)
-    srun: Annotated[list[Line], AfterValidator(_srun_options)] = Field(default_factory=list)
+    setup: list[OpenLine] = Field(default_factory=list)
+    container: list[OpenLine] = Field(default_factory=list)
+    srun: Annotated[list[OpenLine], AfterValidator(_srun_options)] = Field(default_factory=list)
     node_scratch: Annotated[str, AfterValidator(_script_path)] | None = None
     internet: bool = False
     env: Annotated[dict[Variable, Line], AfterValidator(_no_secret)] = Field(default_factory=dict)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -130,6 +131,8 @@ def parse_moment(text: str) -> float | None:
         return None
 
 
+# So many ids stand in one command: an argument may have 128 KiB.
+_AT_ONCE = 1000
 # Both answers have the same eight fields, but for the third one: why it waits, or `code:signal`. The name is the last,
 # since it may have any character in it.
 _FIELDS = 8
@@ -184,6 +187,7 @@ class Jobs:
         self._waiting: dict[str, list[str]] = {}
         for job_id in [i for i in lines if "[" in i] if "[" in text else []:
             self._waiting.setdefault(job_id.partition("_")[0], []).append(job_id)
+        self._tasks: dict[str, _Tasks] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lines)
@@ -215,7 +219,9 @@ class Jobs:
             return job_id
         base, mark, task = job_id.partition("_")
         if mark and task.isdecimal():
-            return next((line for line in self._waiting.get(base, []) if _has_task(line, int(task))), None)
+            if base not in self._tasks:
+                self._tasks[base] = _Tasks(self._waiting.get(base, []))
+            return self._tasks[base].row(int(task))
         return None
 
     def state(self, job_id: str) -> JobState:
@@ -233,33 +239,67 @@ class Jobs:
         return _read(found[-1]) if found else None
 
 
-def _has_task(waiting: str, task: int) -> bool:
-    """Whether `123_[0-100:2,200%4]` has a task. Slurm may end a long list with `...`: then any may be in it.
+class _Tasks:
+    """The waiting tasks of an array, taken from its rows once."""
 
-    >>> [n for n in range(12) if _has_task("7_[2-6:2,9%2]", n)]
-    [2, 4, 6, 9]
+    def __init__(self, rows: Iterable[str]) -> None:
+        self._single: dict[int, str] = {}
+        self._spans: list[tuple[range, str]] = []
+        for row in rows:
+            for span in _spans(row):
+                if span[0] == span[-1]:
+                    self._single[span[0]] = row
+                else:
+                    self._spans.append((span, row))
+
+    def row(self, task: int) -> str | None:
+        """The row that a task is in."""
+        return self._single.get(task) or next((row for span, row in self._spans if task in span), None)
+
+
+def _spans(waiting: str) -> Iterator[range]:
+    """The tasks of `123_[0-100:2,200%4]`. Slurm may end a long list with `...`: then any may be in it.
+
+    >>> [list(span) for span in _spans("7_[2-6:2,9%2]")]
+    [[2, 4, 6], [9]]
     """
     inside = waiting.partition("[")[2].partition("]")[0].partition("%")[0]
     for part in inside.split(","):
         if part == "...":
-            return True
+            yield range(2**62)
         span, _, step = part.partition(":")
         first, _, last = span.partition("-")
         if all(number.isdecimal() for number in (first, last or first, step or "1")):
             low, high, stride = int(first), int(last or first), max(1, int(step or 1))
-            if low <= task <= high and (task - low) % stride == 0:
-                return True
-    return False
+            if low <= high:
+                yield range(low, high + 1, stride)
+
+
+def in_chunks(job_ids: Iterable[str]) -> Iterator[list[str]]:
+    """As many ids at a time as one command takes."""
+    ids = list(job_ids)
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
 
 
 def ask(job_ids: Sequence[str]) -> dict[str, QueueInfo]:
-    """States of Slurm jobs now, by one `squeue` for all and one `sacct` for those that it does not know any more.
+    """States of Slurm jobs now, by one `squeue` for a thousand and one `sacct` for those that it does not know any
+    more.
 
     For acting on a job; to look at one again and again is the matter of `cluster.poll`. A job that neither knows, or
     about which neither answers, is UNKNOWN: that is a state, not a failure.
     """
-    if not job_ids:
-        return {}
+    found: dict[str, QueueInfo] = {}
+    for ids in in_chunks(job_ids):
+        found |= _ask(ids)
+        if any(not info.answered for info in found.values()):
+            # Each of the others would be waited for as long.
+            silent = QueueInfo("", JobState.UNKNOWN, "the scheduler does not answer", answered=False)
+            return {job: replace(silent, job_id=job) for job in job_ids} | found
+    return found
+
+
+def _ask(job_ids: Sequence[str]) -> dict[str, QueueInfo]:
     answer = call([*SQUEUE, "--jobs=" + ",".join(job_ids)])
     # squeue exits 1 for a single job that it has forgotten, and answers for the others all the same.
     queued, answered = Jobs(answer.out), answer.ok or "invalid job id" in answer.err.lower()
@@ -289,7 +329,16 @@ def ask_local(job_id: str) -> QueueInfo:
     return QueueInfo(job_id, JobState.RUNNING if alive else JobState.COMPLETED)
 
 
-def stop_local(job_id: str, number: signal.Signals = signal.SIGTERM) -> None:
-    """Signal a local job, if it is still the same process."""
+def signal_local(job_id: str, number: signal.Signals, *, whole: bool) -> None:
+    """Signal a local job, if it is still the same process.
+
+    Args:
+        whole: the other processes of its group too, all of which are the job's.
+    """
     if ask_local(job_id).state is JobState.RUNNING:
-        os.kill(int(job_id.partition("-")[0]), number)
+        pid = int(job_id.partition("-")[0])
+        with contextlib.suppress(ProcessLookupError):
+            if whole:
+                os.killpg(os.getpgid(pid), number)
+            else:
+                os.kill(pid, number)

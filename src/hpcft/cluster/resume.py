@@ -10,16 +10,16 @@ from typing import Any
 import yaml
 
 from hpcft.cluster.profile import Profile, load_profile
-from hpcft.cluster.queue import JobState, ask_local, stop_local
+from hpcft.cluster.queue import JobState, ask_local
 from hpcft.cluster.state import Standing, stand
-from hpcft.cluster.steer import note, user_name
+from hpcft.cluster.steer import note, stop_process
 from hpcft.cluster.submit import Submitted, record_intent, submit_local, submit_slurm
 from hpcft.errors import ConfigError, TryAgainError, UnavailableError, UsageError
 from hpcft.runs.files import write_atomic
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record, read_record
 from hpcft.runs.run import RunState
-from hpcft.runs.submission import Journal
+from hpcft.runs.submission import Journal, this_user
 from hpcft.spec.build import build, flat
 from hpcft.spec.job import Job
 from hpcft.spec.layers import SpecError, pairs_layer, yaml_layer
@@ -61,7 +61,7 @@ def restart_local(standing: Standing, say: Callable[[str], None]) -> Submitted:
     record = standing.record
     if record.job_id is not None and ask_local(record.job_id).state is JobState.RUNNING:
         note(record.root, "requeued", job_id=record.job_id, saves_first=True)
-        stop_local(record.job_id)
+        stop_process(record)
         end = time.monotonic() + _STOPS_WITHIN_S
         while ask_local(record.job_id).state is JobState.RUNNING:
             if time.monotonic() > end:
@@ -74,8 +74,9 @@ def _refuse_unless_over(standing: Standing) -> None:
     record, queue = standing.record, standing.queue
     if record.done:
         raise UsageError(f"{record.name} has finished; there is nothing left to do")
-    if standing.state is RunState.UNKNOWN and queue is not None and queue.answered and record.job_id is not None:
-        # It is in no queue, and has been silent.
+    gone = queue is not None and queue.answered and not queue.name
+    if standing.state is RunState.UNKNOWN and gone and record.job_id is not None:
+        # It is in no queue, and has been silent. With a name it is there, in a state whose word is new to us.
         return
     if standing.state is RunState.UNKNOWN and record.job_id is not None:
         raise UnavailableError(
@@ -114,8 +115,7 @@ def _submit(record: Record, pairs: Sequence[str], say: Callable[[str], None]) ->
         )
     profile = load_profile(record.cluster, f"{paths.client.name}: the cluster that it was submitted to")
     facts: dict[str, Any] = {name: record.intent[name] for name in _CARRIED if name in record.intent}
-    facts |= {"after_attempt": max(paths.attempt_numbers(), default=0), "by": user_name()}
-    facts |= {"changed": changed} if changed else {}
+    facts |= {"by": this_user(), **({"changed": changed} if changed else {})}
     before = paths.config.read_text(encoding="utf-8")
     with Journal(paths) as journal:
         record_intent(journal, job, profile, paths, record.run_id, **facts)
@@ -124,9 +124,10 @@ def _submit(record: Record, pairs: Sequence[str], say: Callable[[str], None]) ->
             write_atomic(paths.config, text)
         try:
             return _send(job, profile, paths, record.run_id, journal, say)
-        except ConfigError:
-            # Refused: nothing has changed.
-            write_atomic(paths.config, before)
+        except BaseException:
+            if changed and journal.state in ("intent", "refused"):
+                # Nothing was sent, so nothing has changed.
+                write_atomic(paths.config, before)
             raise
 
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpcft.cluster.explain.evidence import last_attempt
 from hpcft.cluster.explain.judge import failed_start
 from hpcft.cluster.explain.policy import POLICIES, may_run_again, newest_step
 from hpcft.cluster.explain.scheduler import Facts, host_names
@@ -67,10 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _has_saved(run: Run) -> bool:
-    """Whether the last attempt stopped on request, with everything saved, whatever became of its processes then."""
+    """Whether this start stopped on request, with everything saved, whatever became of its processes then. The word of
+    the start before says nothing of one that died before it had an attempt of its own."""
     status = run.status
-    newest = max(run.paths.attempt_numbers(), default=0)
-    return status is not None and status.state == "stopped" and status.attempt == newest
+    return status is not None and status.state == "stopped" and status.attempt == last_attempt(run)
 
 
 def ending_job(job_id: str, code: int) -> Facts:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from hpcft.runs.submission import this_user
 
 _TIMEOUT_S = 20.0
 
@@ -155,11 +156,7 @@ def gpus() -> list[str]:
 
 def accounts() -> list[str]:
     """Accounts that this user may charge; empty when accounting does not say."""
-    try:
-        # Not $USER: it is unset under cron and in containers, and sacctmgr takes no number.
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return []
-    command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account"]
+    show = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    command = [*show, "associations", f"user={this_user()}", "format=account"]
     answer = call(command, timeout_s=10)
     return sorted(set(answer.out.split())) if answer.ok else []

@@ -98,19 +98,26 @@ def _outlived(record: Record, info: QueueInfo) -> bool:
 def _ended(record: Record, info: QueueInfo, now: float) -> Standing:
     """The scheduler says that the job has ended, and there is no end marker."""
     heartbeat = record.heartbeat
-    if heartbeat is not None and heartbeat.state == "failed":
-        return Standing(RunState.FAILURE, _reason(heartbeat.message), record, info)
+    # Unless it was queued again after that word, and started, and died before it could say anything.
+    said = heartbeat if heartbeat is not None and (info.start is None or info.start <= heartbeat.time) else None
+    if said is not None and said.state == "failed" and not _cancelled_since(record, info, said.time):
+        return Standing(RunState.FAILURE, _reason(said.message), record, info)
     if info.state is JobState.CANCELLED or record.cancelled:
         return Standing(RunState.CANCELLED, _cancelled(record, info), record, info)
-    # Unless it was queued again after that word, and started, and died before it could say anything.
-    started_since = heartbeat is not None and info.start is not None and info.start > heartbeat.time
-    if heartbeat is not None and heartbeat.state == "stopped" and not started_since:
-        return Standing(RunState.STOPPED, heartbeat.message or "stopped with everything saved", record, info)
+    if said is not None and said.state == "stopped":
+        return Standing(RunState.STOPPED, said.message or "stopped with everything saved", record, info)
     if not _is_certain(record, info, now):
         words = f"the job has ended ({info.state}); its last words are awaited"
         return Standing(RunState.UNKNOWN if heartbeat is None else RunState.STARTED, words, record, info)
     code = f" (exit code {info.exit_code})" if info.exit_code not in ("", "0:0") else ""
     return Standing(RunState.FAILURE, _ENDS[info.state] + code, record, info)
+
+
+def _cancelled_since(record: Record, info: QueueInfo | None, moment: float) -> bool:
+    """Whether it was cancelled after a moment: then it had been queued again, and waited."""
+    ended = (info.end or info.seen_final) if info is not None and info.state is JobState.CANCELLED else None
+    noted = float(record.cancelled["t"]) if record.cancelled else None
+    return any(time is not None and time > moment for time in (ended, noted))
 
 
 def _is_certain(record: Record, info: QueueInfo, now: float) -> bool:
@@ -130,6 +137,8 @@ def _untold(record: Record, queue: QueueInfo | None, info: QueueInfo | None, now
     # Where nobody can be asked, there is nobody either who would queue the job again.
     alone = queue is None and heartbeat is not None and now - heartbeat.time >= GRACE_S
     if heartbeat is not None and heartbeat.state == "failed" and (left or alone):
+        if _cancelled_since(record, info, heartbeat.time):
+            return Standing(RunState.CANCELLED, _cancelled(record, info), record, info)
         return Standing(RunState.FAILURE, _reason(heartbeat.message), record, info)
     if record.cancelled and (left or record.is_process):
         return Standing(RunState.CANCELLED, _cancelled(record, info), record, info)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import pwd
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.cluster.lookup import look_up
-from hpcft.cluster.queue import JobState, ask, stop_local
+from hpcft.cluster.queue import JobState, ask, in_chunks, signal_local
 from hpcft.cluster.slurm import Answer, call
 from hpcft.cluster.state import Standing
 from hpcft.errors import UnavailableError, UsageError
 from hpcft.runs.events import EventLog
 from hpcft.runs.paths import RunPaths
-from hpcft.runs.submission import submissions, this_host
+from hpcft.runs.record import Record
+from hpcft.runs.submission import Submission, submissions, this_host, this_user
 
-# So many ids stand in one command.
-_AT_ONCE = 1000
 # What scontrol says when nobody has heard it. The last is 22.05's word at a requeue while the controller is away.
 _NO_ANSWER = ("unable to contact", "timed out", "unexpected message")
 
@@ -37,14 +35,6 @@ class Steered:
     words: str
 
 
-def user_name() -> str:
-    """Who is doing this."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def cancel(standings: Sequence[Standing]) -> list[Steered]:
     """Cancel the jobs of runs. A run that is over is left alone.
 
@@ -52,7 +42,7 @@ def cancel(standings: Sequence[Standing]) -> list[Steered]:
         standings: their states, asked for just now.
 
     Raises:
-        UnavailableError: Slurm does not answer. Nothing of Slurm's was cancelled then, and nothing is noted.
+        UnavailableError: Slurm does not answer. What it had cancelled before, a thousand jobs at a time, is noted.
     """
     found: list[Steered] = []
     jobs: dict[str, Standing] = {}
@@ -62,14 +52,16 @@ def cancel(standings: Sequence[Standing]) -> list[Steered]:
             found.append(Steered(record.root, False, f"left alone: {standing.words}"))
         elif record.is_process:
             found.append(_stop_process(standing))
-        elif job_id := record.job_id or _job_in_doubt(standing):
+        elif job_id := record.job_id or _job_in_doubt(record.submission):
             jobs[job_id] = standing
         else:
             found.append(Steered(record.root, False, f"left alone: no job of it is known ({standing.words})"))
-    scancel(jobs)
-    for job_id, standing in jobs.items():
-        note(standing.record.root, "cancelled", job_id=job_id)
-        found.append(Steered(standing.record.root, True, f"cancelled job {job_id}"))
+    for ids in in_chunks(jobs):
+        scancel(ids)
+        for job_id in ids:
+            root = jobs[job_id].record.root
+            note(root, "cancelled", job_id=job_id)
+            found.append(Steered(root, True, f"cancelled job {job_id}"))
     return found
 
 
@@ -80,7 +72,7 @@ def cancel_arrays(folder: Path) -> list[Steered]:
         UnavailableError: Slurm does not answer.
     """
     paths = RunPaths(folder)
-    ids = [s.job_id for s in submissions(paths) if s.job_id is not None]
+    ids = [job_id for s in submissions(paths) if (job_id := s.job_id or (_job_in_doubt(s) if s.is_open else None))]
     if not ids:
         return []
     answer = call(["squeue", "--noheader", "--format=%F", "--jobs=" + ",".join(ids)])
@@ -99,9 +91,8 @@ def scancel(job_ids: Iterable[str], *options: str) -> None:
     Raises:
         UnavailableError: Slurm does not answer, or refuses.
     """
-    ids = list(job_ids)
-    for start in range(0, len(ids), _AT_ONCE):
-        answer = call(["scancel", *options, *ids[start : start + _AT_ONCE]])
+    for ids in in_chunks(job_ids):
+        answer = call(["scancel", *options, *ids])
         if not answer.ok:
             raise UnavailableError(f"Slurm did not take it: {_said(answer)}", hint="try again in a while")
 
@@ -148,7 +139,19 @@ def requeue(standing: Standing, *, now: bool = False) -> Steered:
 def note(root: Path, kind: str, **facts: object) -> None:
     """Write into the run's journal what was done, by whom, and from where."""
     with EventLog(RunPaths(root).client, sync_seconds=0) as journal:
-        journal.append(kind, by=user_name(), host=this_host(), **facts)
+        journal.append(kind, by=this_user(), host=this_host(), **facts)
+
+
+def stop_process(record: Record, *, now: bool = False) -> None:
+    """Let a job of this machine save and end, or end it at once.
+
+    Of a local job submitit's controller passes TERM on to the ranks, and dies of any other signal. In an allocation
+    the ranks are srun's: it passes USR2 on and ends them at QUIT. At TERM it ends them too, without letting them save,
+    and when it is killed it leaves them behind.
+    """
+    inside = record.in_allocation
+    asking, ending = (signal.SIGUSR2, signal.SIGQUIT) if inside else (signal.SIGTERM, signal.SIGKILL)
+    signal_local(record.job_id or "", ending if now else asking, whole=now or inside)
 
 
 def _stop_process(standing: Standing) -> Steered:
@@ -158,17 +161,16 @@ def _stop_process(standing: Standing) -> Steered:
     job_id = record.job_id or ""
     # First, so that the end of the process is never taken for a failure.
     note(record.root, "cancelled", job_id=job_id)
-    stop_local(job_id)
+    stop_process(record)
     return Steered(record.root, True, "stops as soon as it has saved")
 
 
-def _job_in_doubt(standing: Standing) -> str | None:
-    """The job of a run whose submission was never confirmed.
+def _job_in_doubt(submission: Submission | None) -> str | None:
+    """The job of a submission that was never confirmed.
 
     Raises:
         UnavailableError: Slurm does not answer.
     """
-    submission = standing.record.submission
     if submission is None:
         return None
     looked = look_up([submission.key], submission.time)

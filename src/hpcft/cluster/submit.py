@@ -57,6 +57,7 @@ def record_intent(journal: Journal, job: Job, profile: Profile, paths: RunPaths,
         job_name=job_name(paths, key),
         ranks=job.world_size,
         host=this_host(),
+        after_attempt=max(paths.attempt_numbers(), default=0),
         **about(job),
         **facts,
     )

@@ -109,7 +109,8 @@ def begin(root: Path, number: int, job_id: str, job_name: str) -> int:
                 journal.open_submission(run_id)
             except TryAgainError:
                 return _nothing(f"another job has just begun trial {number}")
-            journal.note("intent", run_id=run_id, job_name=job_name, sweep=sweep.name, trial=number, **_facts(sweep))
+            facts = _facts(sweep) | {"after_attempt": max(paths.attempt_numbers(), default=0)}
+            journal.note("intent", run_id=run_id, job_name=job_name, sweep=sweep.name, trial=number, **facts)
         journal.note("submitted", job_id=job_id)
     return 0
 

@@ -14,8 +14,8 @@ from hpcft.report.lineage import Lineage, kind_of
 from hpcft.report.pareto import Group, Measure, Point, figure
 from hpcft.report.summary import COSTS, size_text
 from hpcft.runs.files import read_json
-from hpcft.runs.provenance import without_secrets
 from hpcft.runs.run import Run
+from hpcft.spec.secrets import without_secrets
 
 NONE = "–"
 # What names a run, so that it differs in every one; of a job that works on another, what that one gives.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hpcft.errors import SecondAttemptError
 from hpcft.runs.create import begin_attempt
-from hpcft.runs.files import FILE_MODE, make_private, read_json, write_json
+from hpcft.runs.files import FILE_MODE, make_private, read_fields, write_json
 from hpcft.runs.paths import RunPaths
 
 _PULSE_S = 5.0
@@ -140,8 +140,7 @@ def require_newest(paths: RunPaths, number: int, doing: str) -> None:
 
 def holder_of(paths: RunPaths, number: int) -> Holder | None:
     """Who holds or held an attempt, when it says so."""
-    raw = read_json(paths.holder(number))
-    return Holder(**raw) if isinstance(raw, dict) else None
+    return read_fields(paths.holder(number), Holder)
 
 
 def _touch(path: Path) -> None:

@@ -12,11 +12,13 @@ import os
 import threading
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from hpcft.runs.files import FILE_MODE, explained, without_nan
+from hpcft.errors import NotAllowedError
+from hpcft.runs.files import FILE_MODE, explained, is_torn, without_nan, write_all
 
 _MARK = b',"crc":"'
 
@@ -91,10 +93,9 @@ class EventLog:
         existing = read_log(path)
         self._next = 1 + max((int(r.get("seq", 0)) for r in existing.records), default=0)
         with explained(path, "write the log"):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-            if existing.torn:
-                # A line end of its own keeps the torn tail from spoiling the next record.
-                os.write(self._fd, b"\n")
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+        # Whether the last line may be torn: by a writer that was killed, or by a disk that was full.
+        self._in_doubt = True
         self._lock = threading.Lock()
         self._dirty = False
         self._sync_each = sync_seconds == 0
@@ -114,9 +115,12 @@ class EventLog:
             record = {"seq": self._next, "t": round(time.time(), 3), "kind": kind, **without_nan(fields)}
             line = encode(record)
             with explained(self.path, "write the log"):
-                written = os.write(self._fd, line)
-                if written != len(line):
-                    os.write(self._fd, line[written:])
+                if self._in_doubt:
+                    # A line end of its own keeps a torn tail from spoiling the next record.
+                    line = b"\n" * is_torn(self._fd) + line
+                self._in_doubt = True
+                write_all(self._fd, line)
+                self._in_doubt = False
             self._next += 1
             self._dirty = True
         if self._sync_each:
@@ -124,23 +128,32 @@ class EventLog:
         return record
 
     def sync(self) -> None:
-        """Flush to the disk."""
+        """Flush to the disk.
+
+        Raises:
+            NotAllowedError: the disk does not take it; the next call tries again.
+        """
         with self._lock:
             if self._dirty:
+                with explained(self.path, "write the log"):
+                    os.fdatasync(self._fd)
                 self._dirty = False
-                os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
         if self._stop.is_set():
             return
         self._stop.set()
-        self.sync()
-        os.close(self._fd)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
 
     def _flush_often(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
-            self.sync()
+            # Nobody hears it here; the disk may take it next time, and closing the log tells.
+            with suppress(NotAllowedError):
+                self.sync()
 
     def __enter__(self) -> Self:
         return self

@@ -6,13 +6,19 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcft.errors import DataError, NotAllowedError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
 DIR_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -58,6 +64,23 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write to a descriptor, in several writes where the system takes a part at a time.
+
+    Raises:
+        OSError: a part of it may have been written.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def is_torn(fd: int) -> bool:
+    """Whether the last line of a file of lines has no end; of a descriptor that can be read."""
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
@@ -119,3 +142,23 @@ def read_json(path: Path) -> Any:
         raise DataError(f"is not readable as JSON: {error}", where=str(path)) from error
     except PermissionError as error:
         raise NotAllowedError("cannot be read: permission denied", where=str(path)) from error
+
+
+def read_fields(path: Path, kind: type[_Kind]) -> _Kind | None:
+    """A dataclass that was written as JSON, by this version or by another one with more fields.
+
+    Returns:
+        None when there is no such file, or no mapping in it.
+
+    Raises:
+        DataError: it is not JSON, or lacks a field.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        return None
+    names = {field.name for field in fields(kind)}
+    try:
+        return kind(**{name: value for name, value in raw.items() if name in names})
+    except TypeError as error:
+        lacking = re.findall(r"'(\w+)'", str(error))
+        raise DataError(f"is damaged: it lacks {', '.join(lacking)}", where=str(path)) from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import platform
-import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +15,8 @@ from typing import Any
 import hpcft
 from hpcft.runs.files import explained, write_atomic, write_json
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.submission import this_user
+from hpcft.spec.secrets import without_secrets
 
 _PACKAGES = (
     "accelerate",
@@ -69,7 +69,7 @@ def record_provenance(paths: RunPaths, project: Path, origins: dict[str, str]) -
     record: dict[str, Any] = {
         "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": this_user(),
         "project": str(project),
         "git_commit": commit.strip() if commit else None,
         "versions": versions(),
@@ -78,23 +78,6 @@ def record_provenance(paths: RunPaths, project: Path, origins: dict[str, str]) -
     if commit and (diff := _git(project, "diff", "--no-ext-diff", "HEAD")):
         write_atomic(paths.root / "project.diff", without_secrets(diff))
     write_json(paths.provenance, record)
-
-
-# NAME=value and "name": "value" where the name is a secret's, and a password in an address.
-_SECRET = re.compile(
-    r"""(?ix) (\b[\w.-]*(?:token|secret|password|passwd|api_?key|access_?key|private_?key|credential)[\w.-]*
-    ["']?\s*[:=]\s*) (\S.*)"""
-)
-_IN_ADDRESS = re.compile(r"(\w+://[^\s:/@]*:)[^\s@]+@")
-
-
-def without_secrets(diff: str) -> str:
-    """A diff whose secrets are left out: people do change their .env files.
-
-    >>> without_secrets("+WANDB_API_KEY=abc\\n+lr: 1e-4")
-    '+WANDB_API_KEY=…\\n+lr: 1e-4'
-    """
-    return _IN_ADDRESS.sub(r"\1…@", _SECRET.sub(r"\1…", diff))
 
 
 def archive_code(path: Path) -> None:

@@ -90,10 +90,14 @@ class Record:
         return str(self.intent["cluster"]) if "cluster" in self.intent else None
 
     @property
+    def in_allocation(self) -> bool:
+        """Its job is a script inside an allocation that somebody waits at."""
+        return any("allocation" in r for r in self._of_submission)
+
+    @property
     def is_process(self) -> bool:
-        """Its job is a process of one machine: a local one, or one inside an allocation that somebody waits at."""
-        inside = any("allocation" in r for r in self._of_submission)
-        return inside or (self.submission is not None and self.submission.scheduler == "local")
+        """Its job is a process of one machine: a local one, or one inside an allocation."""
+        return self.in_allocation or (self.submission is not None and self.submission.scheduler == "local")
 
     @property
     def created(self) -> float:

@@ -15,7 +15,7 @@ import yaml
 
 from hpcft.errors import DataError, UsageError
 from hpcft.runs.events import read_log
-from hpcft.runs.files import read_json
+from hpcft.runs.files import read_fields, read_json
 from hpcft.runs.paths import RunPaths
 
 
@@ -137,11 +137,7 @@ class Run:
     @property
     def status(self) -> Status | None:
         """The last heartbeat."""
-        raw = read_json(self.paths.status)
-        if not isinstance(raw, dict):
-            return None
-        known = {k: v for k, v in raw.items() if k in Status.__dataclass_fields__}
-        return Status(**known)
+        return read_fields(self.paths.status, Status)
 
     @property
     def end(self) -> dict[str, Any] | None:

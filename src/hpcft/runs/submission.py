@@ -1,21 +1,23 @@
 """The submissions of a run, as its journal tells them: which one is open, and who may make the next.
 
-A submission goes `intent` → `sending` → `submitted`, or `refused`; `unsure` when the answer is missing. A client that
-is killed leaves it open, and nobody submits that run again before `hpcft doctor --repair` has found its job
-(`submitted`) or made sure that there is none (`withdrawn`). What is withdrawn stays so: a job that starts for it all
-the same ends at once.
+A submission goes `intent` → `sending` → `submitted`, or `refused`, which an error before it was sent comes to as well;
+`unsure` when the answer is missing. A client that is killed leaves it open, and nobody submits that run again before
+`hpcft doctor --repair` has found its job (`submitted`) or made sure that there is none (`withdrawn`). What is withdrawn
+stays so: a job that starts for it all the same ends at once.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpcft.errors import TryAgainError
+from hpcft.errors import NotAllowedError, TryAgainError
 from hpcft.runs.events import EventLog, read_log
 from hpcft.runs.files import FILE_MODE, explained
 from hpcft.runs.paths import RunPaths
@@ -144,6 +146,18 @@ class Journal(EventLog):
             raise self._taken()
         self.append(kind, submission=self.number, **facts)
 
+    @property
+    def state(self) -> str:
+        """What is known of the submission that it has opened, one of `KINDS`; "" when it has opened none."""
+        return next((s.kind for s in submissions(self.paths) if s.number == self.number), "")
+
+    def __exit__(self, *error: object) -> None:
+        # A killed client cannot say so, and leaves the submission open.
+        if isinstance(error[1], Exception | KeyboardInterrupt) and self.state == "intent":
+            with suppress(NotAllowedError):
+                self.note("refused", message=str(error[1]) or "interrupted")
+        super().__exit__(*error)
+
     def close(self) -> None:
         """Close the file and let go of the lock."""
         super().close()
@@ -174,6 +188,15 @@ def withdrawn(paths: RunPaths, job_name: str) -> bool:
     """Whether a job of that name belongs to a submission that was given up; it must do nothing then."""
     key = job_name.rpartition(".")[2]
     return any(s.key == key and s.kind == "withdrawn" for s in submissions(paths))
+
+
+def this_user() -> str:
+    """This user's name; the number where there is none."""
+    try:
+        # Not $USER: it is unset under cron and in containers.
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def this_host() -> str:

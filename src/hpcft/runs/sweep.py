@@ -17,7 +17,7 @@ from typing import Any
 
 from hpcft.errors import DataError, UsageError
 from hpcft.runs.events import read_log
-from hpcft.runs.files import FILE_MODE, explained, read_json, sync_folder
+from hpcft.runs.files import FILE_MODE, explained, is_torn, read_fields, sync_folder, write_all
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run, RunState, group_folder
 from hpcft.runs.submission import Submission, submissions
@@ -160,10 +160,10 @@ class SweepFolder:
 
     def __init__(self, root: Path) -> None:
         self.paths = SweepPaths(root.absolute())
-        raw = read_json(self.paths.settings)
-        if not isinstance(raw, dict):
+        settings = read_fields(self.paths.settings, Settings)
+        if settings is None:
             raise DataError("is not a sweep's folder: it has no sweep.json", where=str(root))
-        self.settings = Settings(**raw)
+        self.settings = settings
 
     @property
     def name(self) -> str:
@@ -201,9 +201,7 @@ class SweepFolder:
         with explained(self.paths.manifest, "write the manifest"):
             fd = os.open(self.paths.manifest, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
             try:
-                size = os.fstat(fd).st_size
-                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, (b"\n" if torn else b"") + "".join(t.line for t in trials).encode())
+                write_all(fd, b"\n" * is_torn(fd) + "".join(t.line for t in trials).encode())
                 os.fsync(fd)
             finally:
                 os.close(fd)

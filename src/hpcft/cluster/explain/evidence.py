@@ -102,11 +102,7 @@ def last_start(run: Run, facts: Facts) -> Start:
     """Read what is left of a run's last start."""
     numbered, marked = _last_section(run.paths.batch_log)
     mark = _START.match(numbered[0][1]) if marked else None
-    attempts = [int(m[1]) for _, text in numbered if (m := _ATTEMPT.search(text))]
-    attempt = attempts[-1] if attempts else None
-    if attempt is None and not marked:
-        # A log that does not tell its starts apart.
-        attempt = max(run.paths.attempt_numbers(), default=None)
+    attempt = _attempt(run, numbered, marked)
     nodes = facts.nodes or (host_names(mark["nodes"]) if mark else ())
     per_node = _ranks_per_node(run)
     own = [replace(line, node=line.node or node_of(line.rank, nodes, per_node)) for line in _rank_lines(run, attempt)]
@@ -126,6 +122,19 @@ def last_start(run: Run, facts: Facts) -> Start:
         lines.append(Line(facts.source, None, facts.said, Kind.FACTS, when=facts.queue.end or time.time()))
     tail = tuple(text.rstrip() for _, text in numbered if text.strip())[-5:]
     return Start(attempt, nodes, tuple(sorted(lines, key=lambda line: line.when)), tail)
+
+
+def last_attempt(run: Run) -> int | None:
+    """Number of the attempt that a run's last start took; None when it ended before it had one."""
+    return _attempt(run, *_last_section(run.paths.batch_log))
+
+
+def _attempt(run: Run, numbered: list[tuple[int, str]], marked: bool) -> int | None:
+    attempts = [int(m[1]) for _, text in numbered if (m := _ATTEMPT.search(text))]
+    if attempts or marked:
+        return attempts[-1] if attempts else None
+    # A log that does not tell its starts apart.
+    return max(run.paths.attempt_numbers(), default=None)
 
 
 def _last_section(log: Path) -> tuple[list[tuple[int, str]], bool]:

@@ -40,8 +40,9 @@ def verdict_of(run: Run, queue: QueueInfo | None = None) -> Verdict:
 
 
 def failed_start(run: Run, facts: Facts) -> Verdict:
-    """Why the start of a run failed that has just ended, told inside the job, before Slurm knows of its end."""
-    return _after(run, facts, last_start(run, facts))
+    """Why the start of a run failed that has just ended, told inside the job, before Slurm knows of its end; without
+    the commands that mend it."""
+    return _after(run, facts, last_start(run, facts), to_mend=False)
 
 
 def _verdict(run: Run, queue: QueueInfo | None, depth: int) -> Verdict:
@@ -186,14 +187,14 @@ def _siblings(root: Path) -> list[Path]:
     return [f for f in sorted(root.parent.iterdir()) if f != root and (f / "config.yaml").is_file()]
 
 
-def _after(run: Run, facts: Facts, start: Start) -> Verdict:
+def _after(run: Run, facts: Facts, start: Start, *, to_mend: bool = True) -> Verdict:
     """The verdict on a start that has ended, or is ending."""
     first = start.first_cause()
     record = read_record(run.paths.root)
     if first is None or (first[1].tier == 3 and first[0].kind is Kind.FACTS):
-        return _without_words(run, facts, start, first[0] if first else None, record)
+        return _without_words(Case(run, facts, start, first[0] if first else None, to_mend), record)
     line, rule = first
-    case = Case(run, facts, start, line)
+    case = Case(run, facts, start, line, to_mend)
     cause, summary, notes = rule.cause, _summary(rule.cause, line, run.paths.root), []
     if cause is Cause.NO_STEP and _mostly_preempted(run, facts):
         cause = Cause.PREEMPTED
@@ -212,9 +213,9 @@ def _after(run: Run, facts: Facts, start: Start) -> Verdict:
     return _made(cause, summary, case, start.attempt).noting(*notes)
 
 
-def _without_words(run: Run, facts: Facts, start: Start, line: Line | None, record: Record) -> Verdict:
+def _without_words(case: Case, record: Record) -> Verdict:
     """No line says why: what the exit code, the heartbeat and the steps tell."""
-    case = Case(run, facts, start, line)
+    run, facts, start, line = case.run, case.facts, case.start, case.line
     if step := _first_nan(run, start):
         number, place = step
         file, _, at = place.rpartition(":")
@@ -229,7 +230,7 @@ def _without_words(run: Run, facts: Facts, start: Start, line: Line | None, reco
         said = replace(line, text=f"{line.text} MaxRSS={peak:.3g}G of {asked:.3g}G a node")
         summary = f"killed while a task used {peak:.3g} GB"
         return _made(Cause.HOST_OOM, summary, replace(case, line=said), start.attempt)
-    if heartbeat is not None and heartbeat.state == "stopped":
+    if heartbeat is not None and heartbeat.state == "stopped" and heartbeat.attempt == start.attempt:
         said = Line("status.json", None, heartbeat.message, Kind.WORKER, when=heartbeat.time, rank=0)
         return _made(Cause.STOPPED, heartbeat.message, replace(case, line=line or said), start.attempt)
     if line is not None and (rule := Start(None, (), (line,), ()).first_cause()) is not None:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ from hpcft.cluster.explain.verdict import Cause, Mend
 from hpcft.cluster.slurm import call, parse_partition_values
 from hpcft.errors import DataError, NotAllowedError
 from hpcft.runs.events import read_log
+from hpcft.runs.record import read_record
 from hpcft.runs.run import Run, label
 from hpcft.spec.types import format_time, parse_time
+
+# So many finished runs are looked at for what they needed.
+_LOOKED_AT = 300
+# What gives a module, where that is known: a package of the module's own name may be anybody's.
+_PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_SAME = "accelerate bitsandbytes datasets deepspeed jinja2 numpy optuna pandas peft pydantic safetensors scipy"
+_SAME += " sentencepiece submitit tokenizers torch transformers typer wandb"
+_PACKAGES |= {name: name for name in _SAME.split()}
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class Case:
     facts: Facts
     start: Start
     line: Line | None
+    # Inside a job nobody reads the commands that mend it.
+    to_mend: bool = True
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the run's own job, `training.seed` style."""
@@ -62,7 +74,7 @@ def run_word(run: Run) -> str:
 
 def mends(cause: Cause, case: Case) -> tuple[Mend, ...]:
     """What mends a cause in this case, the best first."""
-    make = _MENDS.get(cause)
+    make = _MENDS.get(cause) if case.to_mend else None
     return tuple(make(case)) if make is not None else ()
 
 
@@ -106,18 +118,20 @@ def _host_oom(case: Case) -> list[Mend]:
 def measured_peak_gb(run: Run) -> float:
     """Most memory that a rank of a finished run beside this one needed, with the same model and variant; 0 when none
     was measured."""
-    found = 0.0
-    model = run.config.get("model")
-    for folder in run.paths.root.parent.iterdir():
-        if folder == run.paths.root or not (folder / "metrics.json").is_file():
+    found, about = 0.0, read_record(run.paths.root).about
+    finished = (f for f in run.paths.root.parent.iterdir() if f != run.paths.root and (f / "metrics.json").is_file())
+    for folder in islice(finished, _LOOKED_AT):
+        other = read_record(folder).about
+        if any(other.get(key) != about.get(key) for key in ("model", "variant")):
             continue
         try:
-            other = Run(folder)
-            alike = other.config.get("model") == model and other.config.get("variant") == run.config.get("variant")
-            peak = other.metrics.get("train/peak_rss_gb") if alike else None
+            peak = Run(folder).metrics.get("train/peak_rss_gb")
+            # The model's section whole is read where it counts alone: that takes a hundred times as long.
+            if isinstance(peak, int | float) and peak > found:
+                alike = Run(folder).config.get("model") == run.config.get("model")
+                found = float(peak) if alike else found
         except (DataError, NotAllowedError):
             continue
-        found = max(found, float(peak)) if isinstance(peak, int | float) else found
     return found
 
 
@@ -281,10 +295,10 @@ def _import(case: Case) -> list[Mend]:
         package = missing[1].partition(".")[0]
         if package == "hpcft":
             return [Mend(_command("ls", _shown(case.run.paths.code)), "the run's own copy of hpcft is damaged")]
-        return [
-            Mend(_command("uv", "pip", "install", "--python", python, package), f"{python} has no {package}"),
-            Mend(case.resume(), "then"),
-        ]
+        if package not in _PACKAGES:
+            return [Mend(case.resume(), f"after installing what {package} belongs to for {python}")]
+        install = _command("uv", "pip", "install", "--python", python, _PACKAGES[package])
+        return [Mend(install, f"{python} has no {package}"), Mend(case.resume(), "then")]
     if "execve" in case.text:
         return [Mend(_command("ls", "-l", python), "the interpreter that the profile names is not there on the node")]
     return [Mend(case.resume(), f"after mending the environment of {python}; does the profile load the right modules?")]

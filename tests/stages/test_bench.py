@@ -77,11 +77,16 @@ def test_g23_two_ways_of_counting_flops_agree(measured: Run) -> None:
     assert benchmark(measured)["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_compiled_model_is_counted_twice_too(
-    worker: Worker, finished: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variant", ["full", "lora"])
+def test_each_token_goes_through_what_was_compiled_and_is_counted_twice_too(
+    worker: Worker, finished: dict[str, Run], monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
+    passes = 0
+
     def compile_(forward: Any, **_: Any) -> Any:
         def compiled(*args: Any, **kwargs: Any) -> Any:
+            nonlocal passes
+            passes += 1
             if torch.jit.is_tracing():
                 raise RuntimeError("what is compiled cannot be traced")
             return forward(*args, **kwargs)
@@ -89,8 +94,11 @@ def test_a_compiled_model_is_counted_twice_too(
         return compiled
 
     monkeypatch.setattr(torch, "compile", compile_)
-    run = worker.stage("bench", finished["full"], "measured-compiled", bench=SHORT | {"torch_compile": True})
+    settings = SHORT | {"torch_compile": True}
+    run = worker.stage("bench", finished[variant], f"measured-compiled-{variant}", bench=settings)
     assert benchmark(run)["flops_second_count_ratio"] == pytest.approx(1, abs=1e-3)
+    # The first token of an answer comes with the prompt's pass, each further one with its own.
+    assert passes >= sum(query["new_tokens"] for query in benchmark(run)["real"]["queries"])
 
 
 def test_a_model_that_cannot_be_traced_keeps_its_first_count(

@@ -58,11 +58,13 @@ def bench(context: Context) -> dict[str, Any]:
     model = open_model(job, context.device, labels, spread=job.bench.device_map == "auto")
     load_s = time.perf_counter() - start
     devices = devices_of(model)
-    plain = model.forward
+    # What generation calls: an adapter's own forward is not on the way.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = inner.forward
     if job.bench.torch_compile:
         import torch
 
-        model.forward = torch.compile(model.forward, dynamic=True)
+        inner.forward = torch.compile(inner.forward, dynamic=True)
     prompts = _prompts(context, tokenizer, data)
     ask = _asker(context, model, tokenizer, prompts, labels is not None)
     context.say("working", f"warming up: {job.bench.warmup} queries")
@@ -121,7 +123,7 @@ def bench(context: Context) -> dict[str, Any]:
     if labels is None:
         report["synthetic"] = _synthetic(context, model, tokenizer)
     # What is compiled cannot be traced.
-    model.forward = plain
+    inner.forward = plain
     flops = _flops(context, model, queries, len(labels) if labels is not None else None, report)
     write_json(context.paths.benchmark, report)
     metrics |= _summary(report, peak, flops)

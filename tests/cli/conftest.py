@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from hpcft.cli import preflight as cli_preflight
 from hpcft.cli.main import main
+from hpcft.cluster import preflight as cluster_preflight
 from hpcft.runs.create import new_run_id
 from hpcft.runs.events import EventLog, encode
 from hpcft.runs.files import write_json
@@ -36,6 +38,9 @@ def hpcft(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def call(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["hpcft", *arguments])
+        # What a process asks once, and says once.
+        cluster_preflight._ask.cache_clear()
+        cli_preflight._warn.cache_clear()
         code = 0
         try:
             main()

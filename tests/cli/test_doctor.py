@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from fakes.fixtures import FakeSlurm
 
-from hpcft.cluster import preflight
-
 SITE = "scheduler: slurm\nresources: {accelerator: cpu, account: acme, time: 01:00:00}\n"
 
 
@@ -22,7 +20,6 @@ def site(project: Path, fake_slurm: FakeSlurm, small_quickstart: Path, monkeypat
     (project / "hpc" / "site.yaml").write_text(SITE)
     monkeypatch.setenv("HPCFT_CACHE", str(small_quickstart))
     monkeypatch.setattr("hpcft.cluster.preflight.call", lambda command, timeout_s: _patient(command))
-    preflight._ask.cache_clear()
     return ["--cluster", "site"]
 
 

@@ -16,8 +16,9 @@ from tracking.played import Played, end_job, start_job
 # longest come first.
 TROUBLES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "hangs, and the job goes on": (HANG, "start", {"init_timeout_s": 3.0, "pause": 0.25}),
-    "hangs later": (HANG, "stream", {}),
-    "answers 500 later": (500, "stream", {}),
+    # Steps that last, so that there is a run of wandb's before the trouble begins, on a busy machine too.
+    "hangs later": (HANG, "stream", {"pause": 0.2}),
+    "answers 500 later": (500, "stream", {"pause": 0.2}),
     "hangs": (HANG, "start", {}),
     "refuses": ("refuse", "start", {}),
     "answers 500": (500, "start", {}),
@@ -32,7 +33,7 @@ REFUSED = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]]:
-    """One job for each trouble, four at a time: most of their time is waiting."""
+    """One job for each trouble, two at a time: most of their time is waiting, and wandb has seconds for its start."""
     servers = {}
 
     def one(name: str) -> Played:
@@ -44,7 +45,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]
         url = REFUSED if trouble == "refuse" else server.url
         return end_job(root, server, start_job(root, url, "online", **options))
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(2) as pool:
         played = dict(zip(TROUBLES, pool.map(one, TROUBLES), strict=True))
     yield played
     for server in servers.values():

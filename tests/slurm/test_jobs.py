@@ -110,7 +110,9 @@ CELLS = [("qlora", 2), ("lora", 3), ("full", 1)]
 MATRIX = [(v, z) for v in ("full", "lora", "qlora") for z in (0, 1, 2, 3) if (v, z) not in CELLS]
 
 
-@pytest.mark.parametrize(("variant", "zero"), CELLS)
+@pytest.mark.parametrize(
+    ("variant", "zero"), [CELLS[0], *(pytest.param(*cell, marks=pytest.mark.slow) for cell in CELLS[1:])]
+)
 def test_four_ranks_on_two_nodes_train_and_are_tracked(site: Path, variant: str, zero: int) -> None:
     run = job(site, f"{variant}{zero}", variant, "--nodes", "2", "--gpus-per-node", "2", "--zero", str(zero))
     check(run, 4)
@@ -129,6 +131,8 @@ def test_every_variant_trains_at_every_zero_stage(site: Path, variant: str, zero
     check(job(site, f"{variant}{zero}", variant, "--nodes", "2", "--gpus-per-node", "2", "--zero", str(zero)), 4)
 
 
+# That a preempted job goes on, test_survival shows each time.
+@pytest.mark.slow
 def test_a_signalled_job_is_requeued_and_ends_with_an_undisturbed_ones_weights(site: Path) -> None:
     size = ("--gpus-per-node", "2", "--num-samples", "0", "--set", "evaluation.enabled=false")
     calm = job(site, "calm", "qlora", *size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,25 @@ def make_run(project: Path) -> Callable[..., RunPaths]:
         return paths
 
     return make
+
+
+@pytest.fixture
+def submit(make_run: Callable[..., RunPaths], fake_slurm: Any, tmp_path: Path) -> Callable[..., RunPaths]:
+    """A run whose job waits in the fake cluster's queue."""
+
+    def call(name: str = "mine") -> RunPaths:
+        run_id, script = new_run_id(), tmp_path / "job.sh"
+        script.write_text(f"#!/bin/sh\n#SBATCH --job-name={Path(name).name}.{run_id}\n")
+        done = subprocess.run(["sbatch", "--parsable", str(script)], check=True, capture_output=True, text=True)
+        return make_run(name, run_id=run_id, job_id=done.stdout.strip(), age_s=0)  # type: ignore[no-any-return]
+
+    return call
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stops when it is asked to, as a local job does."""
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()

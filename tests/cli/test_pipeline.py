@@ -86,6 +86,7 @@ def test_a_changed_value_changes_the_stages_that_it_decides_and_those_behind_the
     assert changed() == set()
     assert changed("--set", "merge.dtype=bfloat16") == {"merged", "scores-merged"}
     assert changed("--lora-r", "4") == {"lora", "merged", "scores-merged"} | {"full", "scores-full"}
+    assert changed("--set", "peft.reduction=8") == {"lora", "merged", "scores-merged"} | {"full", "scores-full"}
     assert changed("--set", "training.seed=7") == set(plain)
     assert changed("--time", "1:00:00") == set()
     assert changed("--wandb", "disabled", "--name", "other") == set()

@@ -71,17 +71,23 @@ def test_a_run_is_opened_and_asked_as_it_was_made_whatever_files_and_the_environ
 ) -> None:
     (results.parent / "hpcft.yaml").write_text(
         "variant: qlora\ndata: {dataset: other.csv, validation: other.csv, max_length: 9}\nlora: {r: 64}\n"
-        "tracking: {project: elsewhere}\n"
+        "peft: {reduction: 2}\ntracking: {project: elsewhere}\n"
     )
     monkeypatch.setenv("HPCFT_MODEL__REVISION", "main")
     monkeypatch.setenv("HPCFT_EVALUATION__MAX_NEW_TOKENS", "7")
     config = yaml.safe_load((results / "first" / "config.yaml").read_text())
-    config |= {"lora": {"r": 4}, "evaluation": {"max_new_tokens": 33}, "tracking": {"project": "own"}}
+    config |= {
+        "lora": {"r": 4},
+        "peft": {"reduction": 8},
+        "evaluation": {"max_new_tokens": 33},
+        "tracking": {"project": "own"},
+    }
     # As a run's own file has them: what is unset stands there too.
     config["data"]["validation"] = config["model"]["revision"] = None
     (results / "first" / "config.yaml").write_text(yaml.safe_dump(config))
     job = submitted(hpcft, "bench", "first", "--preset", "quickstart")
     assert (job["variant"], job["lora"]["r"], job["model"]["revision"]) == ("full", 4, None)
+    assert job["peft"]["reduction"] == 8
     assert job["data"]["dataset"] == str(results.parent / "pairs.csv")
     assert (job["data"]["validation"], job["data"]["max_length"]) == (None, 77)
     assert job["evaluation"]["max_new_tokens"] == 33

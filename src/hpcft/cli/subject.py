@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpcft.spec.layers import Layer
 
 # Of the run's own job: what its model is, and what it was trained and scored on.
-_TAKEN = ("variant", "model.", "data.", "lora.", "evaluation.", "quantize.")
+_TAKEN = ("variant", "model.", "data.", "lora.", "peft.", "evaluation.", "quantize.")
 _TAKEN_ALONE = ("training.seed", "training.per_device_eval_batch_size")
 # Where the new run stands and is told of; no score hangs on it, so files and the environment may say otherwise.
 _PLACE = ("results", "tracking.")

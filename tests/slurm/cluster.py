@@ -151,7 +151,10 @@ class SlurmCluster:
                 raise ClusterError(f"{folder}: not open to other users (o+x), as Slurm's daemons need it")
         self._record.write_text(json.dumps({"port": self.port}))
         self.root.chmod(0o755)
-        for mode, names in {0o755: ("etc", "log", "munge", "spool", "dev"), 0o700: ("pid", "state", "db")}.items():
+        for mode, names in {
+            0o755: ("etc", "log", "munge", "spool", "dev"),
+            0o700: ("pid", "state", "db", "db-tmp"),
+        }.items():
             for name in names:
                 (self.root / name).mkdir(exist_ok=True)
                 (self.root / name).chmod(mode)
@@ -240,7 +243,8 @@ class SlurmCluster:
 
     def _start_database(self) -> None:
         db = self.root / "db"
-        options = ["--no-defaults", f"--datadir={db}", "--innodb-log-file-size=16M"]
+        # A server that starts clears the folder for temporary tables: in a common one, of its neighbour's too.
+        options = ["--no-defaults", f"--datadir={db}", f"--tmpdir={self.root}/db-tmp", "--innodb-log-file-size=16M"]
         options += ["--user=root"] if AS_ROOT else []
         if not (db / "mysql").exists():
             anyone = ["--skip-test-db", "--auth-root-authentication-method=normal"]  # who can reach the socket

@@ -26,7 +26,9 @@ from hpcft.runs.run import Run
 def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     ours = ["hpcft.worker", "hpcft.train.run", "hpcft.train.finish", "hpcft.measure.flops", "hpcft.viz.training"]
-    context.set_forkserver_preload(["torch", "torch._refs", "transformers.trainer", "matplotlib.pyplot", *ours])
+    theirs = ["torch", "torch._refs", "deepspeed", "transformers.trainer", "wandb", "matplotlib.pyplot"]
+    scores = ["sacrebleu", "nltk", "rouge_score.rouge_scorer"]
+    context.set_forkserver_preload([*theirs, *scores, *ours])
     return context
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from support import forked
 
 from hpcft.runs.create import make_run_directory, new_run_id
 from hpcft.runs.events import EventLog
@@ -56,17 +55,15 @@ class Worker:
 
     def run(self, run: Run, *, until: Callable[[Run], bool] | None = None) -> int:
         """Run the worker; when `until` holds, ask it to stop with USR2. Its exit code."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"OMP_NUM_THREADS": "1"}
-        with (run.paths.root / "job.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "hpcft.worker", str(run.paths.root)], stdout=log, stderr=log, env=environment
-            )
-        while until is not None and process.poll() is None:
+        (process,) = forked.start(run)
+        while until is not None and process.is_alive():
             if until(run):
-                process.send_signal(signal.SIGUSR2)
+                os.kill(process.pid, signal.SIGUSR2)
                 break
             time.sleep(0.005)
-        return process.wait(timeout=300)
+        process.join(300)
+        assert process.exitcode is not None, f"the job hangs\n{run.paths.batch_log.read_text()[-3000:]}"
+        return int(process.exitcode)
 
     def stage(self, kind: str, of: Run, name: str, **changes: dict[str, Any]) -> Run:
         """A finished job that works on a run, as the command line makes it."""

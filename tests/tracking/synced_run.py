@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from fakes.wandb_graphql import RemoteRun
 from fakes.wandb_server import KEY, FakeWandb
@@ -88,6 +90,14 @@ class Site:
         """An attempt, to its end: the last step that it acknowledged."""
         out, _ = self.start(run, **options).communicate(timeout=60)
         return max((int(line) for line in out.split()), default=0)
+
+    def wait_for_clients(self) -> None:
+        """Wait until no client of an ended attempt is left, which could still try again."""
+        home = str(self.root / "home")
+        deadline = time.monotonic() + 60
+        while [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("HOME") == home]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
     def start_sync(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `hpcft sync`."""

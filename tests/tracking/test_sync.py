@@ -128,6 +128,7 @@ def test_an_online_run_that_lost_its_server_gets_what_it_lacks(site: Site) -> No
     late = rb"\"step\":15,"
     site.server.fault = lambda request: 500 if request.operation.endswith("stream") and late in request.body else None
     site.attempt(run, mode="online", pause=0.1, last=20, total=20, timeout_s=4.0)
+    site.wait_for_clients()
     site.server.fault = lambda request: None
     there = len(site.remote(run).history)
     (row,) = site.synced().values()

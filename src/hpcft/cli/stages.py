@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The sections of a job that decide what a stage of its kind makes, besides its variant and model.
 _DECIDES = {
-    "train": ("data", "lora", "peft", "training", "evaluation"),
+    "train": ("data", "lora", "peft", "training", "gradients", "evaluation"),
     "merge": ("data", "merge"),
     "quantize": ("data", "quantize"),
     "evaluate": ("data", "evaluation"),

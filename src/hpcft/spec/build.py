@@ -87,10 +87,12 @@ def build(layers: list[Layer]) -> Resolved:
 
 
 def _recipe(merged: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-    """What the variant begins with, as the weakest layer."""
+    """What the variant begins with, as the weakest layer; and LoRA in phases, which is on all of their modules."""
     name = str(merged.get("variant", (Job.model_fields["variant"].default, ""))[0])
     variant = VARIANTS.get(name)
-    return {} if variant is None else {key: (value, f"variant {name}") for key, value in variant.recipe.items()}
+    found = {} if variant is None else {key: (value, f"variant {name}") for key, value in variant.recipe.items()}
+    phases, where = merged.get("lora.phase_strategy", (None, ""))
+    return found | ({} if phases in (None, "null") else {"lora.target_module_group": ("both", where)})
 
 
 def flat(job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 from hpcft.spec.parallelism import refusals
-from hpcft.spec.variants import PREFIX_LIKE, PROMPT_LIKE, VARIANTS
+from hpcft.spec.variants import LORA_LIKE, PREFIX_LIKE, PROMPT_LIKE, VARIANTS
 
 
 def faults(job: Job) -> list[tuple[str, str]]:
@@ -17,7 +17,7 @@ def faults(job: Job) -> list[tuple[str, str]]:
     if job.variant == "ptq":
         several = "ptq is several jobs: hpcft submit --variant ptq, or hpcft pipeline ptq"
         return [("variant", several)]
-    return [*_limits(job), *_model(job), *_data(job), *_method(job), *refusals(job)]
+    return [*_limits(job), *_model(job), *_data(job), *_method(job), *_phases(job), *refusals(job)]
 
 
 def _one_process(job: Job) -> list[tuple[str, str]]:
@@ -55,6 +55,23 @@ def _method(job: Job) -> list[tuple[str, str]]:
     if method == "adalora" and job.zero_stage is not None:
         message = "AdaLoRA looks at the gradients after each step, and DeepSpeed has cleared them by then; use one rank"
         found.append(("variant", message))
+    return found
+
+
+def _phases(job: Job) -> list[tuple[str, str]]:
+    lora, found = job.lora, list[tuple[str, str]]()
+    if lora.phase_strategy is None:
+        return found
+    if VARIANTS[job.variant].adapter not in LORA_LIKE:
+        found.append(("lora.phase_strategy", f"phases are of LoRA's modules, and the variant is {job.variant}"))
+    elif lora.target_module_group not in ("both", "all") and lora.target_modules is None:
+        message = f"phases need an adapter on attention and MLP, and this is {lora.target_module_group}; set it to both"
+        found.append(("lora.target_module_group", message))
+    if lora.phase2_end <= lora.phase1_end:
+        found.append(("lora.phase2_end", f"the second phase ends before it begins: phase1_end is {lora.phase1_end}"))
+    if job.zero_stage is not None:
+        message = "DeepSpeed divides what is trained once, before the first step, and phases change it; use one rank"
+        found.append(("lora.phase_strategy", message))
     return found
 
 

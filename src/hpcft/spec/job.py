@@ -100,6 +100,13 @@ class LoraSection(Section):
         "attention_only", description="modules that get an adapter; all: both, the embedding and the head"
     )
     target_modules: list[Reference] | None = Field(None, description="names that replace the group's")
+    phase_strategy: Literal["attn->mlp->both", "both->mlp->attn", "both->mlp->both", "early->late"] | None = Field(
+        None,
+        description="train parts of the adapter one after the other; early->late: the lower, the middle, the upper "
+        "third of the layers; begins with target_module_group both",
+    )
+    phase1_end: int = Field(100, ge=1, description="last optimizer step of the first phase")
+    phase2_end: int = Field(200, ge=2, description="last optimizer step of the second phase")
 
 
 class PeftSection(Section):
@@ -170,6 +177,14 @@ class TrainingSection(Section):
     save_minutes: float = Field(10.0, gt=0, description="minutes between two rolling checkpoints for restarts")
     stop_on_nan: bool = Field(True, description="stop at a step whose loss is no number any more")
     dataloader_num_workers: int = Field(0, ge=0, description="processes of each rank that read rows ahead")
+
+
+class GradientsSection(Section):
+    """Norms of the gradients, which say where in the model training happens."""
+
+    enabled: bool = Field(False, description="record the norm of each group of modules, and draw them at the end")
+    log_frequency: int = Field(1, ge=1, description="optimizer steps between two records")
+    layer_norm: bool = Field(True, description="record attention and MLP of each layer too")
 
 
 class EvaluationSection(Section):
@@ -302,6 +317,7 @@ class Job(Section):
     lora: LoraSection = LoraSection()
     peft: PeftSection = PeftSection()
     training: TrainingSection = TrainingSection()
+    gradients: GradientsSection = GradientsSection()
     evaluation: EvaluationSection = EvaluationSection()
     merge: MergeSection = MergeSection()
     quantize: QuantizeSection = QuantizeSection()

@@ -30,7 +30,8 @@ def run_name(label: str, dataset: str, run_id: str) -> str:
 
 
 # Of what a step measures, what wandb is told; the event log has all of it.
-STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch"])
+_GRADIENTS = ("embed_norm", "attention_norm", "mlp_norm", "lm_head_norm", "total_norm")
+STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch", *_GRADIENTS])
 
 
 def is_point(step: int, log_every: int, total_steps: int) -> bool:
@@ -50,6 +51,7 @@ _ALIASES = {
     "eval_accuracy": "validation/accuracy",
     "eval_f1": "validation/f1_score",
     "eval_f1_score": "validation/f1_score",
+    **{name: f"gradients/{name}" for name in _GRADIENTS},
 }
 
 

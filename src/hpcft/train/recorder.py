@@ -63,7 +63,7 @@ class Recorder:
             require_newest(self.paths, self.attempt, "go on")
             write_json(self.paths.status, asdict(self._status), durable=now)
 
-    def step(self, step: int, total_steps: int, metrics: dict[str, float]) -> None:
+    def step(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Record one optimizer step. `metrics` has `loss`, `learning_rate`, `epoch` and what else was measured."""
         self.event("step", step=step, **metrics)
         loss = metrics.get("loss")

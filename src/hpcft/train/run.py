@@ -27,7 +27,9 @@ from hpcft.train.arguments import training_arguments, uses_liger
 from hpcft.train.context import Context
 from hpcft.train.deadline import Deadline, end_of_job
 from hpcft.train.feed import Feed, feed
+from hpcft.train.gradients import GradientNorms
 from hpcft.train.method import method_state
+from hpcft.train.phases import phases
 from hpcft.train.ranks import barrier, world_size
 from hpcft.train.resume import longest_save_s, newest_good, require_gain
 from hpcft.train.trainer import FineTuner, Progress
@@ -87,6 +89,8 @@ def train(context: Context) -> dict[str, Any]:
         eval_collator=fed.eval_collator,
         classifies=labels is not None,
         method=method_state(job, model),
+        gradients=_gradients(job, config, model),
+        phases=phases(job, model, context.recorder),
         model=model,
         args=arguments,
         train_dataset=fed.train,
@@ -98,6 +102,13 @@ def train(context: Context) -> dict[str, Any]:
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     return _finish(context, trainer, counts, flops, validator, labels)
+
+
+def _gradients(job: Job, config: PretrainedConfig, model: Any) -> GradientNorms | None:
+    asked = job.gradients
+    if not asked.enabled:
+        return None
+    return GradientNorms(model, str(config.model_type), every=asked.log_frequency, layers=asked.layer_norm)
 
 
 def _flops(job: Job, config: PretrainedConfig, model: Any, num_labels: int | None) -> TrainingFlops | None:

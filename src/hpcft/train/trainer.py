@@ -19,10 +19,12 @@ from hpcft.runs.paths import RunPaths
 from hpcft.tracking.names import canonical
 from hpcft.train.checkpoint import checkpoints
 from hpcft.train.deadline import Deadline
+from hpcft.train.gradients import GradientNorms
+from hpcft.train.measuring import MeasuringTrainer
 from hpcft.train.method import Method
+from hpcft.train.phases import Phases
 from hpcft.train.ranks import Rank, from_first, sum_over_ranks
 from hpcft.train.recorder import Recorder
-from hpcft.train.saving import SavingTrainer
 from hpcft.train.stop import Stopped, StopRequest
 from hpcft.train.validate import Validator, headline
 
@@ -88,7 +90,7 @@ def _count(inputs: Any) -> torch.Tensor:
     return torch.cat([inputs["attention_mask"].sum().to(dtype)[None], shape.to(ids.device, non_blocking=True)])
 
 
-class FineTuner(SavingTrainer):
+class FineTuner(MeasuringTrainer):
     """The trainer of all jobs.
 
     Args:
@@ -97,6 +99,8 @@ class FineTuner(SavingTrainer):
             rows, and rows laid end to end would count as one.
         classifies: the model gives a class a row, and no text.
         method: what the PEFT method learns beside the weights.
+        gradients: measures the norms of the gradients.
+        phases: says which modules are trained when.
         progress: counters to go on from.
         save_seconds: between two rolling checkpoints.
         deadline: when the job's time is over.
@@ -121,6 +125,8 @@ class FineTuner(SavingTrainer):
         eval_collator: Any,
         classifies: bool = False,
         method: Method | None = None,
+        gradients: GradientNorms | None = None,
+        phases: Phases | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -147,6 +153,9 @@ class FineTuner(SavingTrainer):
         self._method = method
         if method is not None:
             self.add_callback(method)
+        self.gradients = gradients
+        if phases is not None:
+            self.add_callback(phases)
         # After the Trainer's own flow callback, so that its decisions at a step's end are known here.
         self.add_callback(_StepEnd(self, stop, save_seconds))
 
@@ -168,14 +177,18 @@ class FineTuner(SavingTrainer):
 
     def take_counts(self, extra: list[float]) -> tuple[Totals, list[float]]:
         """Counts since the last call, over all ranks, and the sums of some further figures, in one collective."""
-        own = [float(v) for v in self._counts.tolist()]
+        norms = self.gradients.take() if self.gradients is not None else None
+        read = self._counts if norms is None else torch.cat([self._counts, norms.to(self._counts)])
+        own = [float(v) for v in read.tolist()]
         self._counts.zero_()
         summed = sum_over_ranks([*own, *extra], self.args.device)
         tokens, padded, squares, samples = summed[:4]
+        if self.gradients is not None:
+            self.norms = self.gradients.norms(summed[4 : len(own)]) if norms is not None else {}
         now = time.monotonic()
         seconds = max(0.0, now - self._step_began - self._paused_s)
         self._step_began, self._paused_s = now, 0.0
-        return Totals(seconds, tokens, padded, squares, samples), summed[4:]
+        return Totals(seconds, tokens, padded, squares, samples), summed[len(own) :]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the step, which the Trainer logs after each optimizer step (`logging_steps=1`)."""
@@ -188,7 +201,7 @@ class FineTuner(SavingTrainer):
             metrics |= {"seconds": round(self.last.seconds, 6), "tokens": int(self.last.tokens)}
             metrics |= {"samples": int(self.last.samples), "padded_tokens": int(self.last.padded_tokens)}
             metrics["padded_squares"] = int(self.last.squares)
-            self.recorder.step(self.state.global_step, self.state.max_steps, metrics)
+            self.recorder.step(self.state.global_step, self.state.max_steps, metrics | self.norms)
         if self.stop_on_nan:
             self._require_finite(metrics)
 

@@ -12,15 +12,21 @@ pytest_plugins = ["fakes.fixtures", "support.runs", "support.slurm"]
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests out, begin with the files of the longest tests, so that none of them ends
-    long after the others: those whose jobs run on the cluster."""
+    long after the others: those whose jobs run on the cluster, then those that run jobs here."""
     if hasattr(config, "workerinput"):
-        files = {item.path for item in items if "slurm_cluster" in getattr(item, "fixturenames", ())}
-        items.sort(key=lambda item: item.path not in files)
+        order: dict[Path, int] = {}
+        for item in items:
+            fixtures = set(getattr(item, "fixturenames", ()))
+            place = 0 if "slurm_cluster" in fixtures else 1 if fixtures & {"tiny_model", "small_quickstart"} else 2
+            order[item.path] = min(place, order.get(item.path, 2))
+        items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own settings must not decide a test."""
+def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own settings must not decide a test, and neither must a cluster that other tests have started."""
+    if "slurm_cluster" not in request.fixturenames:
+        monkeypatch.delenv("SLURM_CONF", raising=False)
     for name in list(os.environ):
         if name.startswith(("HPCFT_", "SBATCH_", "WANDB_")) and not name.startswith("HPCFT_TEST_"):
             monkeypatch.delenv(name)

@@ -130,6 +130,20 @@ class SlurmCluster:
             return None
         return pid if process_name(pid) == DAEMONS[daemon] else None
 
+    def heal(self) -> None:
+        """Start what does not run any more, and take nodes that are out of service into it, saying why they were.
+
+        Raises:
+            ClusterError: they do not come back.
+        """
+        if self.running() and self._nodes_up():
+            return
+        print(self._call(["sinfo", "--list-reasons", "--long"]).stdout, file=sys.stderr)
+        for node in NODES:
+            # Refused of a node that is in service.
+            self._call(["scontrol", "update", f"nodename={node}", "state=resume"])
+        self.start()
+
     def wait_idle(self, timeout_s: float = 60) -> None:
         """Wait until no job is in the queue and both nodes are idle."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -132,6 +133,19 @@ def test_start_leaves_a_running_cluster_alone(slurm_cluster: SlurmCluster) -> No
     slurm_cluster.start()
     assert all(before)
     assert [slurm_cluster.pid(daemon) for daemon in DAEMONS] == before
+
+
+def test_a_node_out_of_service_and_a_dead_daemon_are_mended(
+    slurm_cluster: SlurmCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call("scontrol", "update", "nodename=node1", "state=drain", "reason=a-test")
+    slurmd = slurm_cluster.pid("node2")
+    assert slurmd is not None
+    os.kill(slurmd, signal.SIGKILL)
+    slurm_cluster.heal()
+    slurm_cluster.wait_idle()
+    assert "a-test" in capfd.readouterr().err
+    assert slurm_cluster.pid("node2") not in (None, slurmd)
 
 
 def test_stop_leaves_nothing_behind(second_root: Path) -> None:

@@ -72,6 +72,15 @@ def slurm_cluster() -> Iterator[SlurmCluster | ForeignCluster]:
         cluster.stop()
 
 
+@pytest.fixture(autouse=True)
+def _healthy(request: pytest.FixtureRequest) -> None:
+    """A test on the cluster finds both nodes in service, whatever the test before has done to them."""
+    if "slurm_cluster" in request.fixturenames:
+        cluster = request.getfixturevalue("slurm_cluster")
+        if isinstance(cluster, SlurmCluster):
+            cluster.heal()
+
+
 @pytest.fixture
 def slurm_home(slurm_cluster: SlurmCluster | ForeignCluster, tmp_path: Path) -> Path:
     """A fresh private folder that every node sees.

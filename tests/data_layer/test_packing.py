@@ -160,3 +160,8 @@ def test_a_streamed_job_knows_its_task_from_the_first_rows(tmp_path: Path) -> No
     data = load(section, 1)
     assert (data.task, data.labels, data.train) == ("classification", ["0", "1", "2"], [])
     assert len(list(islice(stream_pairs(section), 100))) == 30
+
+
+def test_a_row_that_is_longer_than_a_window_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a row of 9 tokens does not fit a window of 8"):
+        pack([row(*range(9))], 8)

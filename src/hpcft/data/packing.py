@@ -25,8 +25,13 @@ def pack(rows: Sequence[dict[str, Any]], max_length: int) -> list[dict[str, Any]
     Returns:
         Windows of `input_ids`, `labels` and `position_ids`, which start again at 0 with each row; in the order of
         their first rows in the data, so that a shuffled order stays one.
+
+    Raises:
+        ValueError: a row is longer than a window.
     """
     lengths = [len(row["input_ids"]) for row in rows]
+    if max(lengths, default=0) > max_length:
+        raise ValueError(f"a row of {max(lengths)} tokens does not fit a window of {max_length}")
     windows = min((_windows(lengths, max_length, longest) for longest in (False, True)), key=len)
     return [_window([rows[i] for i in sorted(members)]) for members in sorted(windows, key=min)]
 

@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
 # which would write addresses into the lock.
 .DEFAULT_GOAL := help
-.PHONY: help sync demo test test-all check lock reference mistakes parallelism explain faults bench clean
+.PHONY: help sync demo test test-all check lock reference mistakes requirements parallelism explain faults bench clean
 BIN := .venv/bin
 export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
@@ -45,6 +45,9 @@ reference: sync ## write docs/reference.md
 
 mistakes: sync ## grade what is said to the mistakes in tests/mistakes, and write docs/mistakes.md
 	PYTHONPATH=tests $(BIN)/python -m mistakes.grade --write docs/mistakes.md
+
+requirements: sync ## write docs/requirements.md from the names of the tests
+	PYTHONPATH=tests $(BIN)/python -m requirements.page --write docs/requirements.md
 
 parallelism: sync ## train every cell of docs/parallelism.md, and write it
 	sh tests/slurm/install.sh

@@ -1,4 +1,4 @@
-"""The repository itself: the lock, the layers' promise, the README's commands."""
+"""The repository itself: the lock, what comes with it, the README's commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def test_the_lock_is_stripped_of_what_uv_writes_back() -> None:
     assert "mirror:" not in stripped
     assert "requires-dist" not in stripped
     assert strip(stripped) == stripped
+
+
+def test_e1_wandb_comes_with_the_installation() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [name for name in project["dependencies"] if re.match(r"wandb\b(?!-)", name)]
 
 
 def tour() -> list[str]:

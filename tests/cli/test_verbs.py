@@ -86,7 +86,7 @@ def test_submit_says_run_job_log_and_what_to_type_next(hpcft: Call, fake_slurm: 
     assert run.paths.script.read_text() == fake_slurm.job(run.job_id)["script"]
 
 
-def test_the_run_directory_keeps_job_versions_origins_and_code(hpcft: Call, fake_slurm: Any) -> None:
+def test_b31_c19_the_run_directory_keeps_job_versions_origins_and_code(hpcft: Call, fake_slurm: Any) -> None:
     hpcft("submit", "--preset", "quickstart", "--cluster", "slurm", "--name", "mine", "--variant", "full")
     root = Path("results/mine")
     assert yaml.safe_load((root / "config.yaml").read_text())["variant"] == "full"
@@ -96,7 +96,7 @@ def test_the_run_directory_keeps_job_versions_origins_and_code(hpcft: Call, fake
     assert (root / "code" / "hpcft" / "worker.py").is_file()
 
 
-def test_a_runs_config_can_be_submitted_again(hpcft: Call, fake_slurm: Any) -> None:
+def test_b31_c19_a_runs_config_can_be_submitted_again(hpcft: Call, fake_slurm: Any) -> None:
     hpcft("submit", "--preset", "quickstart", "--cluster", "slurm", "--name", "mine", "--lr", "3e-3")
     again = hpcft("config", "show", "results/mine/config.yaml", "--cluster", "slurm", "--json")
     assert again.code == 0, again.err

@@ -131,7 +131,7 @@ def classes(written: Any, counts: dict[str, int], name: str = "c.csv") -> str:
     return str(written(name, "sentence,label\n" + "\n".join(rows) + "\n"))
 
 
-def test_classes_are_counted_named_and_kept_in_order(written: Any) -> None:
+def test_ta9_classes_are_counted_named_and_kept_in_order(written: Any) -> None:
     data = load(DataSection(dataset=classes(written, {"10": 10, "2": 10, "1": 10}), train_samples=0), 1)
     assert data.labels == ["1", "2", "10"]
     named = load(DataSection(dataset=classes(written, {"pos": 10, "neg": 10}), train_samples=0), 1)
@@ -194,7 +194,7 @@ def mixed(written: Any) -> list[str]:
     return [f"hotpot={first}", f"nq={second}"]
 
 
-def test_e2_a_mix_takes_equal_shares_and_keeps_each_row_s_set(written: Any) -> None:
+def test_e5_a_mix_takes_equal_shares_and_keeps_each_row_s_set(written: Any) -> None:
     section = DataSection(dataset="LongRefiner_Combined", mix=mixed(written), train_samples=21, eval_samples=5)
     data = load(section, 1)
     assert data.parts == ["hotpot", "nq"]

@@ -29,7 +29,7 @@ def lab(slurm_cluster: Any) -> Lab:
 
 
 @pytest.mark.slurm
-def test_what_befalls_a_job_leaves_it_equal_to_an_undisturbed_one_or_stopped_with_the_right_reason(lab: Lab) -> None:
+def test_r1_what_befalls_a_job_leaves_it_equal_to_an_undisturbed_one_or_stopped_with_the_right_reason(lab: Lab) -> None:
     cases = [case for case in plan([1], SHORT) if case[2] == 1]
     outcomes = play_all(lab, cases, lanes=2)
     assert [outcome for outcome in outcomes if not outcome.right] == []
@@ -42,7 +42,7 @@ def test_what_befalls_a_job_leaves_it_equal_to_an_undisturbed_one_or_stopped_wit
 @pytest.mark.slow
 @pytest.mark.slurm
 @pytest.mark.timeout(3600)
-def test_every_fault_once(lab: Lab) -> None:
+def test_r1_every_fault_once(lab: Lab) -> None:
     cases = list({case[0].name: case for case in plan([1])}.values())
     assert [outcome for outcome in play_all(lab, cases, lanes=2) if not outcome.right] == []
 
@@ -51,7 +51,7 @@ def test_every_fault_once(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("count", "rounds"), [(24, 2), pytest.param(500, 6, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
-def test_failing_sbatch_and_killed_clients_lose_no_job_and_make_none_twice(
+def test_r2_failing_sbatch_and_killed_clients_lose_no_job_and_make_none_twice(
     slurm_cluster: Any, count: int, rounds: int
 ) -> None:
     result = exactly_once.drill(count, rate=0.5, seed=count, rounds=rounds)
@@ -62,7 +62,7 @@ def test_failing_sbatch_and_killed_clients_lose_no_job_and_make_none_twice(
 
 
 @pytest.mark.parametrize("kills", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
-def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, kills: int) -> None:
+def test_r3_r4_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, kills: int) -> None:
     # In a process of its own: what it forks should be small.
     out = tmp_path / "kills.json"
     words = ["--log-kills", str(kills), "--save-kills", str(kills // 2), "--damages", str(kills), "--json", str(out)]

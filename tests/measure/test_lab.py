@@ -59,7 +59,7 @@ LOG = [
 ]
 
 
-def test_ta1_every_name_imports_from_any_folder(tmp_path: Path) -> None:
+def test_a1_to_a3_ta1_every_name_imports_from_any_folder(tmp_path: Path) -> None:
     for module in (hpcft.lab, hpcft.viz):
         assert all(hasattr(module, name) for name in module.__all__)
     code = (
@@ -186,6 +186,38 @@ def test_a5_a_real_trainer(model: Any, tmp_path: Path) -> None:
     assert (tmp_path / "parameter_distribution.png").is_file()
 
 
+def test_a13_the_default_prompt_is_answered_five_times_after_two_to_warm_up(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    generate = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda **o: asked.append(tokenizer.decode(o["input_ids"][0])) or generate(**o)
+    )
+    benchmark_inference(model, tokenizer)
+    assert asked == [tokenizer.decode(tokenizer("What is machine learning?")["input_ids"])] * 7
+
+
+def test_a17_base_and_tuned_model_are_asked_the_same_and_stand_side_by_side(
+    folder: Path, model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, target_modules=["q_proj"]))
+    results = {
+        label: benchmark_inference(asked, tokenizer, num_runs=2, max_new_tokens=5)
+        for label, asked in (("Base Model", model), ("LoRA Fine-tuned", tuned))
+    }
+    base, lora = results.values()
+    # An adapter that has learned nothing yet answers as its base does.
+    for name in ("prompt_tokens", "generated_tokens"):
+        assert base[name] == lora[name] > 0
+    assert base.keys() == lora.keys()
+    path = hpcft.viz.plot_inference_benchmark(results, tmp_path / "inference_benchmark.png")
+    assert path == tmp_path / "inference_benchmark.png"
+    assert path.is_file()
+
+
 class Clock:
     """Stands for `time`: it goes on only while the model generates."""
 
@@ -196,7 +228,7 @@ class Clock:
         return self.now
 
 
-def test_ta5_tokens_are_those_generated_and_warm_up_runs_do_not_count(
+def test_a14_to_a16_ta5_tokens_are_those_generated_and_warm_up_runs_do_not_count(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, asked = Clock(), []

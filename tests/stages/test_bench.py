@@ -12,6 +12,7 @@ from support.worker import Worker
 
 from hpcft.errors import HpcftError
 from hpcft.runs.run import Run
+from hpcft.stages import bench as stage
 
 SHORT = {"queries": 6, "warmup": 2, "repeats": 2, "batch_sizes": [1, 2], "prompt_tokens": 16}
 
@@ -61,7 +62,40 @@ def test_made_up_prompts_are_answered_in_full_at_each_batch_size(measured: Run) 
         assert scenario["latency_ms"]["n"] == 2
 
 
-def test_e19_to_e25_have_their_keys(measured: Run) -> None:
+def test_e21_e23_e25_the_peak_is_counted_after_five_queries_to_warm_up_and_told(
+    worker: Worker, finished: dict[str, Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a GPU of which loading and warming up have held more than queries do."""
+    held, happened, whole = {"gb": 9.0}, list[str](), stage.answer
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        happened.append("query")
+        held["gb"] = max(held["gb"], 1.234)
+        return whole(*args, **kwargs)
+
+    def peak(devices: Any) -> list[dict[str, Any]]:
+        happened.append("peak")
+        return [{"device": "cuda:0", "name": "card", "peak_vram_gb": held["gb"]}]
+
+    monkeypatch.setattr(stage, "answer", answer)
+    monkeypatch.setattr(stage, "reset_peak", lambda device: happened.append("reset") or held.update(gb=0.0))
+    monkeypatch.setattr(stage, "peak_by_device", peak)
+    settings = {key: value for key, value in SHORT.items() if key != "warmup"}
+    with caplog.at_level("INFO"):
+        run = worker.stage("bench", finished["lora"], "warmed-up", bench=settings)
+    assert happened[:13] == [*["query"] * 5, "reset", *["query"] * 6, "peak"]
+    assert run.metrics["inference/peak_vram_gb"] == 1.234
+    assert "Peak Inference VRAM: 1.23 GB" in caplog.text
+    assert f"Avg Latency: {run.metrics['inference/avg_latency_ms_per_sample']:.2f} ms" in caplog.text
+
+
+def test_e22_each_query_s_latency_is_recorded_and_their_mean_stands_in_the_summary(measured: Run) -> None:
+    latencies = [e["metrics"]["inference/latency_ms_per_sample"] for e in measured.events("query")]
+    assert len(latencies) == 6
+    assert measured.metrics["inference/avg_latency_ms_per_sample"] == pytest.approx(sum(latencies) / 6)
+
+
+def test_e22_to_e24_figures_of_a_query_are_measured_or_absent(measured: Run) -> None:
     metrics = measured.metrics
     for name in ("min", "max", "p50", "p95", "p99"):
         assert metrics[f"inference/{name}_latency_ms"] > 0

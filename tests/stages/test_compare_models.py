@@ -60,7 +60,7 @@ def test_b30_each_model_is_scored_and_written(base: Path, adapter: Path, tmp_pat
     assert summary["dataset"] == "quickstart"
 
 
-def test_the_table_has_a_line_a_model_and_a_column_a_score(capsys: pytest.CaptureFixture[str]) -> None:
+def test_b30_the_table_has_a_line_a_model_and_a_column_a_score(capsys: pytest.CaptureFixture[str]) -> None:
     results = {
         "base": {"bleu": 0.25, "num_samples": 1000.0, "intervals": {}, "confidence": 0.95},
         "a-longer-name": {"bleu": 0.5, "num_samples": 1000.0, "perplexity": 1.5},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,31 @@ def test_b28_scores_stand_with_how_they_were_made(evaluated: dict[str, Run]) -> 
     assert provenance["references_max"] >= provenance["references_min"] >= 1
     assert {"sacrebleu", "rouge-score", "nltk"} <= set(provenance["versions"])
     assert "13a" in provenance["bleu_signature"]
+
+
+def test_b29_a_kept_model_is_scored_from_the_command_line(
+    worker: Worker,
+    finished: dict[str, Run],
+    project: Path,
+    fake_slurm: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder alone, away from its run; its base is the one that the adapter names."""
+    from hpcft.cli.main import main
+
+    shutil.copytree(finished["lora"].paths.final_model, project / "final_model")
+    words = "evaluate final_model --dataset quickstart --eval-samples 3 --max-new-tokens 4 --cluster slurm --json"
+    monkeypatch.setattr(sys, "argv", ["hpcft", *words.split()])
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        main()
+    run = worker.work(Run(Path(json.loads(capsys.readouterr().out)["directory"])))
+    found = results(run)
+    assert set(found) >= {"bleu", "rouge1", "rouge2", "rougeL", "meteor"}
+    assert found["num_samples"] == 3
+    assert found["model"]["name"] == str(project / "final_model")
+    assert found["data"]["name"] == "quickstart"
 
 
 def test_each_interval_holds_its_score(evaluated: dict[str, Run]) -> None:

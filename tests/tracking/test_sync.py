@@ -250,7 +250,7 @@ def test_a_damaged_offline_file_costs_nothing_but_a_word(site: Site) -> None:
     assert wrong(run, site.remote(run)) == []
 
 
-def test_u6_real_jobs_arrive_as_recorded_and_a_benchmark_is_an_inference_run_with_both_axes(
+def test_u6_e19_te13_real_jobs_arrive_as_recorded_and_a_benchmark_is_an_inference_run_with_both_axes(
     worker: Worker, site: Site
 ) -> None:
     tracking = {"project": "study", "entity": "lab", "log_every": 1}

@@ -31,7 +31,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     server.close()
 
 
-def test_e6_e9_e15_e18_an_online_run_arrives_whole(online: Played) -> None:
+def test_e4_e6_e9_e15_e18_an_online_run_arrives_whole(online: Played) -> None:
     (run,) = online.server.runs.values()
     assert online.report["mode"] == "online"
     assert run.fields["displayName"] == "QLoRA_pairs_run_r7"

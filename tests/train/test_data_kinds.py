@@ -54,7 +54,7 @@ def predictions(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_classification_is_scored_by_accuracy_and_macro_f1(
+def test_e11_classification_is_scored_by_accuracy_and_macro_f1(
     worker: Any, files: Path, tmp_path_factory: pytest.TempPathFactory, family: str
 ) -> None:
     model = build(family, tmp_path_factory.mktemp(family))
@@ -72,6 +72,7 @@ def test_classification_is_scored_by_accuracy_and_macro_f1(
     assert {p["prediction"] for p in predictions(run)} <= {"pub", "other"}
     right = sum(p["prediction"] == p["references"][0] for p in predictions(run))
     assert right / len(predictions(run)) == metrics["final/validation_accuracy"]
+    assert f"Val Acc: {scores['accuracy']:.4f}, Val F1: {scores['f1_macro']:.4f}" in run.paths.logs.read_text()
     saved = load_file(run.paths.final_model / "adapter_model.safetensors")
     assert any("lora_" not in name for name in saved), "the head is part of what was trained"
     assert "train/total_training_flops_tflops" in metrics

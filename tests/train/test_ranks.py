@@ -25,7 +25,9 @@ def test_each_launchers_names_are_read(environ: dict[str, str], rank: Rank) -> N
     assert read_rank(environ) == rank
 
 
-def test_te6_the_world_is_the_process_group_and_not_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e14_te6_the_world_is_the_process_group_and_not_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch.distributed as dist
 
     monkeypatch.setenv("SLURM_NTASKS", "8")

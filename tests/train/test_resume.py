@@ -73,7 +73,7 @@ def make(jobs: Worker, name: str, variant: str, **changes: dict[str, Any]) -> Ru
 @pytest.mark.parametrize(
     ("variant", "data"), [("full", {}), ("lora", {"packing": "full"}), ("qlora", {})], ids=["full", "lora", "qlora"]
 )
-def test_a_kill_inside_an_accumulation_goes_on_from_the_last_optimizer_step(
+def test_r5_a_kill_inside_an_accumulation_goes_on_from_the_last_optimizer_step(
     jobs: Worker, variant: str, data: dict[str, Any]
 ) -> None:
     calm = make(jobs, f"calm-{variant}", variant, data=data)
@@ -123,7 +123,7 @@ def test_without_validation_the_last_step_of_an_epoch_is_saved_as_any_other(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_two_ranks_with_zero_2_go_on_bit_for_bit(jobs: Worker) -> None:
+def test_r5_two_ranks_with_zero_2_go_on_bit_for_bit(jobs: Worker) -> None:
     shape = {"resources": {"accelerator": "cpu", "gpus_per_node": 2}, "training": {"per_device_train_batch_size": 2}}
     calm, run = (make(jobs, f"{name}-two", "lora", **shape) for name in ("calm", "killed"))
     assert work(calm, 2) == 0, calm.paths.batch_log.read_text()[-3000:]
@@ -141,7 +141,7 @@ METHODS = [name for name, v in VARIANTS.items() if v.adapter not in (None, "lora
 @pytest.mark.parametrize(
     "variant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
-def test_each_method_of_peft_goes_on_bit_for_bit(jobs: Worker, variant: str) -> None:
+def test_r5_each_method_of_peft_goes_on_bit_for_bit(jobs: Worker, variant: str) -> None:
     calm, run = (make(jobs, f"{name}-{variant}", variant) for name in ("calm", "killed"))
     assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
     for micro_batch, act, code in ((14, kill, 137), (4, ask_to_stop, 75)):
@@ -153,7 +153,7 @@ def test_each_method_of_peft_goes_on_bit_for_bit(jobs: Worker, variant: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [1, 2, 3])
 @pytest.mark.parametrize("variant", ["full", "lora", "qlora"])
-def test_every_stage_goes_on_bit_for_bit(jobs: Worker, variant: str, zero: int) -> None:
+def test_r5_every_stage_goes_on_bit_for_bit(jobs: Worker, variant: str, zero: int) -> None:
     shape = {"resources": {"accelerator": "cpu", "gpus_per_node": 2}, "training": {"zero": zero}}
     calm, run = (make(jobs, f"{name}-{variant}-{zero}", variant, **shape) for name in ("calm", "killed"))
     assert work(calm, 2) == 0, calm.paths.batch_log.read_text()[-3000:]

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.forked import work
 
 from hpcft.runs.run import Run, RunState
 from hpcft.tracking.offline import find_offline_runs, merge, read_offline
+from hpcft.train.validate import headline
 
 VARIANTS = ("full", "lora", "qlora")
 
@@ -45,7 +47,7 @@ def test_the_event_log_has_every_optimizer_step_once(finished: dict[str, Run], v
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_b31_to_b45_the_run_directory_has_what_it_promises(finished: dict[str, Run], variant: str) -> None:
+def test_b31_b32_b40_b41_b43_the_run_directory_has_what_it_promises(finished: dict[str, Run], variant: str) -> None:
     run = finished[variant]
     root = run.paths.root
     expected = (
@@ -60,21 +62,39 @@ def test_b31_to_b45_the_run_directory_has_what_it_promises(finished: dict[str, R
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
 
 
+def best_step(run: Run) -> int:
+    return int(min(run.events("validation"), key=lambda e: e["metrics"]["validation/loss"])["step"])
+
+
+def test_b41_the_summary_has_the_configuration_the_loss_and_the_scores(finished: dict[str, Run]) -> None:
+    for variant, run in finished.items():
+        summary = json.loads(run.paths.results_summary.read_text())
+        assert (summary["config"]["variant"], summary["config"]["lora.r"]) == (variant, 4)
+        assert summary["train_loss"] == run.metrics["train/final_loss"]
+        assert summary["evaluation"] == json.loads(run.paths.evaluation.read_text())
+
+
 def test_b42_best_and_last_checkpoint_stay_and_no_other(finished: dict[str, Run]) -> None:
     for run in finished.values():
         kept = {p.name for p in run.paths.checkpoints.iterdir()}
-        best = min(run.events("validation"), key=lambda e: e["metrics"]["validation/loss"])["step"]
-        assert kept == {f"checkpoint-{best}", "checkpoint-12"}
+        assert kept == {f"checkpoint-{best_step(run)}", "checkpoint-12"}
 
 
-def test_b44_without_validation_there_is_no_checkpoint(worker: Any) -> None:
+def test_b43_the_kept_model_is_the_best_checkpoint_s(finished: dict[str, Run]) -> None:
+    for run in finished.values():
+        (file,) = run.paths.final_model.glob("*.safetensors")
+        best = run.paths.checkpoints / f"checkpoint-{best_step(run)}"
+        assert file.read_bytes() == (best / file.name).read_bytes()
+
+
+def test_b43_b44_without_validation_there_is_no_checkpoint_and_a_model_all_the_same(worker: Any) -> None:
     run = worker.finished("plain", "lora", evaluation={"enabled": False}, training={"num_train_epochs": 1})
     assert not run.paths.checkpoints.exists()
     assert (run.paths.final_model / "adapter_model.safetensors").is_file()
     assert not [k for k in run.metrics if k.startswith("final/")]
 
 
-def test_b28_scores_are_on_zero_to_one_with_their_provenance(finished: dict[str, Run]) -> None:
+def test_b27_b28_scores_are_on_zero_to_one_with_their_provenance(finished: dict[str, Run]) -> None:
     scores = json.loads(finished["qlora"].paths.evaluation.read_text())
     for key in ("bleu", "rouge1", "rouge2", "rougeL", "meteor"):
         assert 0 <= scores[key] <= 1
@@ -83,7 +103,7 @@ def test_b28_scores_are_on_zero_to_one_with_their_provenance(finished: dict[str,
     assert scores["provenance"]["references_max"] > 1
 
 
-def test_summary_keys_are_measured_or_absent(finished: dict[str, Run]) -> None:
+def test_e15_e17_te2_summary_keys_are_measured_or_absent(finished: dict[str, Run]) -> None:
     for variant, run in finished.items():
         metrics = run.metrics
         for key in (
@@ -100,6 +120,53 @@ def test_summary_keys_are_measured_or_absent(finished: dict[str, Run]) -> None:
         assert metrics["train/world_size"] == 1
         size = sum(f.stat().st_size for f in run.paths.final_model.glob("*.safetensors"))
         assert metrics["inference/model_size_gb"] == pytest.approx(size / 1024**3)
+        assert f"Model Size: {size / 1024**3:.2f} GB" in run.paths.logs.read_text()
+
+
+def test_e8_e12_the_peak_of_gpu_memory_counts_from_the_training_s_start_and_is_told(worker: Any) -> None:
+    def before(_: int) -> None:
+        """A GPU of which loading has held more than training does."""
+        from hpcft.train import run as training
+        from hpcft.train.trainer import FineTuner
+
+        held, whole = {"gb": 9.0}, FineTuner.training_step
+
+        def training_step(self: FineTuner, *args: Any, **kwargs: Any) -> Any:
+            held["gb"] = max(held["gb"], 1.234)
+            return whole(self, *args, **kwargs)
+
+        FineTuner.training_step = training_step  # type: ignore[method-assign]
+        training.reset_peak = lambda device: held.update(gb=0.0)
+        training.peak_gb = lambda device: {"train/peak_vram_gb": held["gb"]}
+
+    short = {"num_train_epochs": None, "max_steps": 1}
+    run = worker.make("peak", "lora", evaluation={"enabled": False}, training=short)
+    assert work(run, before=before) == 0, run.paths.batch_log.read_text()[-3000:]
+    assert run.metrics["train/peak_vram_gb"] == 1.234
+    assert "Peak Training VRAM: 1.23 GB" in run.paths.logs.read_text()
+
+
+def test_e10_each_epoch_has_its_time_and_its_throughput(finished: dict[str, Run]) -> None:
+    for run in finished.values():
+        steps, epochs = list(run.events("step")), [e["metrics"] for e in run.events("epoch")]
+        assert [figures["epoch"] for figures in epochs] == [1, 2]
+        for figures, mine in zip(epochs, (steps[:6], steps[6:]), strict=True):
+            seconds = sum(e["seconds"] for e in mine)
+            assert figures["train/epoch_time_min"] == pytest.approx(seconds / 60, abs=1e-6)
+            samples = sum(e["samples"] for e in mine)
+            assert samples == 48
+            assert figures["train/throughput_samples_per_sec"] == pytest.approx(samples / seconds, rel=1e-3)
+
+
+def test_e11_answers_are_generated_and_scored_at_each_epoch_and_the_scores_are_told(finished: dict[str, Run]) -> None:
+    for run in finished.values():
+        found, log = [e["metrics"] for e in run.events("validation")], run.paths.logs.read_text()
+        assert [scores["epoch"] for scores in found] == [1, 2]
+        for scores in found:
+            assert scores["validation/f1_score"] == scores["validation/rougeL"]
+            assert f"Epoch {scores['epoch']:g}: Val F1: {scores['validation/f1_score']:.4f}" in log
+    told = headline({"validation/accuracy": 0.5, "validation/f1_score": 0.25})
+    assert told == "Val Acc: 0.5000, Val F1: 0.2500"
 
 
 def test_e13_flops_are_those_of_the_steps_that_were_done(finished: dict[str, Run]) -> None:
@@ -127,7 +194,7 @@ def test_ta4_four_bit_weights_are_counted_whole(finished: dict[str, Run]) -> Non
     assert finished["qlora"].metrics["model/trainable_params"] == finished["lora"].metrics["model/trainable_params"]
 
 
-def test_u6_the_offline_wandb_file_has_the_event_logs_points(finished: dict[str, Run]) -> None:
+def test_e5_u6_the_offline_wandb_file_has_the_event_logs_points(finished: dict[str, Run]) -> None:
     run = finished["qlora"]
     files = find_offline_runs(run.paths.wandb)
     recorded = merge([read_offline(path) for path in files[str(run.id)]])
@@ -241,7 +308,7 @@ def test_the_model_is_on_the_disk_before_the_end_marker_is(tmp_path: Path, monke
     assert {*files, *(file.parent for file in files)} <= set(synced[:marker])
 
 
-def test_light_modules_load_no_heavy_ones() -> None:
+def test_g1_light_modules_load_no_heavy_ones() -> None:
     code = (
         "import sys\n"
         "import hpcft.spec.build, hpcft.runs.run, hpcft.cluster.submit, hpcft.tracking.names, hpcft.report.summary\n"

@@ -120,7 +120,7 @@ def test_a8_values_are_written_at_twenty_points_and_not_at_more(tmp_path: Path, 
     assert [texts(axes) for axes in saved[0].axes] == [["0.123"] * 20, []]
 
 
-def test_a6_a28_ta2_ta3_history_has_all_values_of_all_series() -> None:
+def test_a6_a7_a28_ta2_ta3_history_has_all_values_of_all_series() -> None:
     log = [
         {"loss": 3.0, "step": 1},
         {"eval_loss": 2.0, "eval_f1": 0.1},

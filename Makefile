@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. Programs are called in .venv, not through `uv run`,
 # which would write addresses into the lock.
 .DEFAULT_GOAL := help
-.PHONY: help sync demo test test-all check lock reference mistakes requirements parallelism explain faults bench clean
+.PHONY: help sync demo test test-all check lock reference labs mistakes requirements parallelism explain faults bench clean
 BIN := .venv/bin
 export PYTHON ?= python3
 # One thread a process: beside a busy neighbour, two are many times slower.
@@ -42,6 +42,9 @@ lock: ## resolve again, newest versions within the bounds
 
 reference: sync ## write docs/reference.md
 	$(BIN)/hpcft reference > docs/reference.md
+
+labs: sync ## write the notebooks in labs/
+	$(BIN)/python scripts/make_labs.py
 
 mistakes: sync ## grade what is said to the mistakes in tests/mistakes, and write docs/mistakes.md
 	PYTHONPATH=tests $(BIN)/python -m mistakes.grade --write docs/mistakes.md

@@ -41,6 +41,7 @@ KINDS = {
     "quantize": "hpcft.stages.quantize",
     "bench": "hpcft.stages.bench",
     "report": "hpcft.stages.report",
+    "lab": "hpcft.stages.lab",
 }
 _FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 

@@ -1,56 +1,22 @@
-"""The command line, called in this process."""
+"""Run directories, and jobs that wait or run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hpcft.cli import preflight as cli_preflight
-from hpcft.cli.main import main
-from hpcft.cluster import preflight as cluster_preflight
 from hpcft.runs.create import new_run_id
 from hpcft.runs.events import EventLog, encode
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.submission import this_host
-
-
-@dataclass
-class Result:
-    """What a call printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def hpcft(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Call `hpcft …` in an empty project folder."""
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["hpcft", *arguments])
-        # What a process asks once, and says once.
-        cluster_preflight._ask.cache_clear()
-        cli_preflight._warn.cache_clear()
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else int(bool(error.code))
-        printed = capsys.readouterr()
-        return Result(code, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def dry(line: str) -> list[str]:
     if words[0] == "run":
         words[0] = "submit"
     words = [word for word in words if word != "--wait"]
-    starts = words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline", "sweep", "drill")
+    starts = words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline", "lab", "sweep", "drill")
     if (starts or words[:2] == ["tools", "install"]) and "--dry-run" not in words:
         words.append("--dry-run")
     # Without jobs a drill reads a cluster's settings, and this machine has none.

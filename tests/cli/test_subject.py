@@ -142,6 +142,12 @@ def test_a_folder_and_a_hub_id_are_models_too(results: Path) -> None:
     assert find_subject("guild/model", results).model == "guild/model"
 
 
+def test_the_quickstart_model_is_asked_what_a_run_of_it_is_asked(hpcft: Call, results: Path, fake_slurm: Any) -> None:
+    job = submitted(hpcft, "bench", "quickstart", "--preset", "lab")
+    assert (job["model"]["name"], job["of"]) == ("quickstart", None)
+    assert (job["data"]["dataset"], job["data"]["validation"]) == ("quickstart", None)
+
+
 def test_a_model_that_is_no_run_needs_a_data_set(hpcft: Call, results: Path) -> None:
     answer = hpcft("evaluate", str(results.parent / "base"), "--cluster", "local", "--dry-run")
     assert answer.code == 2

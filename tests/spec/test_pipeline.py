@@ -50,6 +50,15 @@ def test_a_stage_on_several_is_one_on_each_and_a_report_is_one_on_all(read) -> N
     }
 
 
+def test_what_measures_may_stand_alone_and_is_then_of_the_base_and_pictures_are_of_all(read) -> None:  # type: ignore[no-untyped-def]
+    found = read(
+        "stages:\n  base: {kind: bench}\n  lora: {variant: lora}\n  bench: {kind: bench, of: lora}\n"
+        "  pictures: {kind: lab, of: [base, lora, bench]}\n"
+    )
+    of = {s.name: s.of for s in found.stages}
+    assert (of["base"], of["pictures"]) == ((), ("base", "lora", "bench"))
+
+
 @pytest.mark.parametrize(
     ("stages", "words"),
     [

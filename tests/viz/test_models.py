@@ -103,6 +103,17 @@ def test_a24_the_share_is_of_the_size_that_was_measured(tmp_path: Path, saved: l
     assert saved[1].axes[0].get_title() == "IA3 model sizes"
 
 
+def test_small_models_are_drawn_in_megabytes(
+    tmp_path: Path, saved: list[Figure], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"adapter": 0.25 / 1024, "merged": 4 / 1024, "base": 4 / 1024}
+    plot_model_sizes(sizes, tmp_path / "a.png", "zh-TW", verbose=True)
+    (axes,) = saved[0].axes
+    assert axes.get_ylabel() == "模型大小 (MB)"
+    assert texts(axes) == ["0.25MB", "4.00MB", "4.00MB", "LoRA Adapter 僅佔原模型大小的 6.25%"]
+    assert capsys.readouterr().out.startswith("✅ LoRA Adapter: 0.25MB\n")
+
+
 def test_a25_saved_at_300_dpi(tmp_path: Path) -> None:
     path = plot_model_sizes(SIZES, tmp_path / "merged" / "model_size_comparison.png")
     assert path is not None

@@ -58,6 +58,17 @@ def test_a37_importing_from_any_folder_works_and_does_not_load_matplotlib(tmp_pa
         ("en", ["⚠️  visualisation failed: no room", "the training's results are kept: see its log history"]),
     ],
 )
+def test_a38_pictures_need_nothing_beside_matplotlib(tmp_path: Path) -> None:
+    code = (
+        "import sys; from hpcft.viz import plot_peft_comparison; "
+        "plot_peft_comparison([{'method': 'LoRA', 'performance': 0.5}], save_path='a.png'); "
+        "print(sorted({'torch', 'transformers', 'pandas', 'seaborn', 'scipy', 'IPython'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_a36_the_two_lines_of_a_failed_picture(lang: viz.Lang, told: list[str]) -> None:
     code = (
         "import sys; from hpcft.viz import guarded\n"

@@ -23,6 +23,13 @@ def sweeps(incomplete: str) -> list[str]:
     return _starting([*assets.names("sweeps"), *sorted(begun), *sorted(files)], incomplete)
 
 
+def labs(incomplete: str) -> list[str]:
+    """Methods for `hpcft lab`."""
+    from hpcft.spec.labs import LABS
+
+    return _starting(LABS, incomplete)
+
+
 def clusters(incomplete: str) -> list[str]:
     """Names for --cluster."""
     return _starting(assets.names("hpc"), incomplete)

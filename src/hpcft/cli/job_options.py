@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcft.cli.complete import choices, clusters, pairs, presets, runs, sweeps, values
+from hpcft.cli.complete import choices, clusters, labs, pairs, presets, runs, sweeps, values
 from hpcft.errors import UsageError
 from hpcft.spec import assets
 from hpcft.spec.identifiers import user_path
@@ -32,7 +32,7 @@ _OF_STAGES = ("bench.", "merge.")
 # Of the typed layers the last ones: bare pairs, and options with `--set`.
 COMMAND_LINE = 2
 # Options that every job has.
-ANY_JOB = ("name", "results", "model.trust", "resources.", "tracking.")
+ANY_JOB = ("name", "results", "lang", "model.trust", "resources.", "tracking.")
 
 
 @dataclass
@@ -96,6 +96,11 @@ def takes_pipeline(function: Callable[..., None]) -> Callable[..., None]:
     return _with_options(function, "pipeline")
 
 
+def takes_lab(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a lab, whose method is its first argument; the options are for all of its jobs."""
+    return _with_options(function, "lab")
+
+
 def takes_sweep(function: Callable[..., None]) -> Callable[..., None]:
     """The same for a sweep, whose file or name is its first argument; the options are for all of its trials."""
     return _with_options(function, "sweep")
@@ -108,6 +113,10 @@ def _subject_parameter(kind: str) -> inspect.Parameter:
             metavar="PIPELINE",
             help=f"A file, or one that comes ready: {', '.join(assets.names('jobs/pipelines'))}.",
         )
+    elif kind == "lab":
+        from hpcft.spec.labs import LABS
+
+        argument = typer.Argument(None, metavar="METHOD", help=f"One of {', '.join(LABS)}.", autocompletion=labs)
     elif kind == "sweep":
         argument = typer.Argument(
             ...,
@@ -123,7 +132,7 @@ def _subject_parameter(kind: str) -> inspect.Parameter:
             help="A finished run (directory, name, id), a model's or adapter's folder, or a hub id.",
             autocompletion=runs,
         )
-    return _parameter("subject", str, argument)
+    return _parameter("subject", str | None if kind == "lab" else str, argument)
 
 
 def _with_options(function: Callable[..., None], kind: str, sections: tuple[str, ...] = ("",)) -> Callable[..., None]:
@@ -173,7 +182,7 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             ),
         ),
     ]
-    if kind in ("train", "pipeline", "sweep"):
+    if kind in ("train", "pipeline", "sweep", "lab"):
         parameters.append(_parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")))
     names: dict[str, tuple[str, str]] = {}
     known = fields()

@@ -30,6 +30,7 @@ from hpcft.runs.run import Run, RunState
 from hpcft.runs.submission import Journal, submissions
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
+from hpcft.spec.kinds import ABOUT_RUNS
 
 # Larger files are read by the job itself; up to here a mistake in them is told before anything is queued.
 _CHECKED_BYTES = 256 * 1024 * 1024
@@ -68,7 +69,7 @@ def check_inputs(plan: Plan, *, made: bool = True) -> None:
     job = plan.resolved.job
     if plan.profile.scheduler == "local":
         check_one_node(job)
-    if job.kind == "report":
+    if job.kind in ABOUT_RUNS:
         return
     check_environment(job)
     if job.kind == "quantize" and job.quantize.calibrated:

@@ -27,6 +27,7 @@ VERBS = {
     "merge": "Add an adapter's weights to its base model's.",
     "quantize": "Store a model in 8 or 4 bits, checked by its perplexity.",
     "pipeline": "Run jobs that work on each other's results.",
+    "lab": "A PEFT method from set-up to deployment: train, score, measure, merge, with pictures.",
     "sweep": "Try a grid, random values or a search: many trials, few arrays of Slurm.",
     "bench": "Measure a model's latency, memory and FLOPs.",
     "ls": "List runs, by state, variant, model, group or age.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from hpcft.cli.texts import SUBMIT_CODES, ending
 from hpcft.errors import HpcftError
 from hpcft.runs.run import Run
 from hpcft.spec import assets
+
+if TYPE_CHECKING:
+    from hpcft.spec.pipeline import Pipeline
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -39,15 +42,28 @@ def pipeline(
 
 
 def run_pipeline(name: str, request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
+    """Submit what is left of a pipeline's file.
+
+    Raises:
+        HpcftError: as `run_stages`.
+    """
+    from hpcft.spec.pipeline import read_pipeline
+
+    found = read_pipeline(assets.find("jobs/pipelines", name, what="pipeline", option="PIPELINE"))
+    run_stages(found, request, wait=wait, dry_run=dry_run, json=json)
+
+
+def run_stages(found: Pipeline, request: Request, *, wait: bool, dry_run: bool, json: bool) -> list[Planned]:
     """Submit what is left of a pipeline.
+
+    Returns:
+        Its stages, in order.
 
     Raises:
         HpcftError: a stage is wrong or refused; without Slurm or with `wait`, a stage failed.
     """
     from hpcft.spec.build import merge
-    from hpcft.spec.pipeline import read_pipeline
 
-    found = read_pipeline(assets.find("jobs/pipelines", name, what="pipeline", option="PIPELINE"))
     typed = typed_layers(request)
     said = merge(typed)[0]
     called = str(said.pop("name", (found.name, ""))[0])
@@ -73,6 +89,7 @@ def run_pipeline(name: str, request: Request, *, wait: bool, dry_run: bool, json
             where=str(results),
             hint="mend the cause and run the same command again; what is finished is kept",
         )
+    return stages
 
 
 def _queued(stages: list[Planned]) -> dict[str, str]:

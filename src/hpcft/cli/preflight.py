@@ -14,6 +14,7 @@ from hpcft.cluster.folders import existing, space, writable
 from hpcft.cluster.gpus import gpu_memory
 from hpcft.cluster.preflight import partition_findings
 from hpcft.errors import ConfigError, NotAllowedError
+from hpcft.spec.kinds import ABOUT_RUNS
 from hpcft.tracking.credentials import key_available
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def hub_sets(job: Job) -> list[str]:
     from hpcft.data.sources import is_hub
     from hpcft.data.split import named_sets
 
-    if job.kind in ("merge", "report") and job.of is None:
+    if job.kind in (*ABOUT_RUNS, "merge") and job.of is None:
         return []
     paths = [path for _, path in named_sets(job.data)] + ([job.data.validation] if job.data.validation else [])
     return [path for path in dict.fromkeys(paths) if is_hub(path)]

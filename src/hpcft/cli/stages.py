@@ -15,6 +15,7 @@ from hpcft.errors import HpcftError
 from hpcft.models.tools import check_environment
 from hpcft.runs.run import Run, RunState, list_runs
 from hpcft.spec.identifiers import user_path
+from hpcft.spec.kinds import ABOUT_RUNS
 from hpcft.spec.layers import Layer, mapping_layer
 from hpcft.spec.pipeline import Pipeline, Stage
 
@@ -29,6 +30,7 @@ _DECIDES = {
     "evaluate": ("data", "evaluation"),
     "bench": ("data", "evaluation", "bench"),
     "report": (),
+    "lab": ("lang",),
 }
 _HASHED_BYTES = 256 * 1024 * 1024
 
@@ -54,7 +56,7 @@ class Planned:
     def plan(self) -> Plan:
         """The plan, once the runs of the stages before it are known."""
         strong: dict[str, Any] = {}
-        if self.stage.kind == "report":
+        if self.stage.kind in ABOUT_RUNS:
             strong["runs"] = [str(p.run.paths.root) for p in self.parents if p.run]
         elif self.parents:
             strong |= {"of": str(self.parents[0].made().paths.root), "model.name": model_path(self.parents[0])}
@@ -79,7 +81,7 @@ class Planned:
 
 def model_path(planned: Planned) -> str:
     """The model that a stage makes, or the one that it scores or measures."""
-    if planned.stage.kind in ("evaluate", "bench"):
+    if planned.stage.kind in ("evaluate", "bench") and planned.parents:
         return model_path(planned.parents[0])
     return str(planned.made().paths.final_model)
 
@@ -100,7 +102,9 @@ def plan_stages(pipeline: Pipeline, typed: list[Layer], cluster: str | None, res
     for stage in pipeline.stages:
         parents = [planned[name] for name in stage.of]
         below: dict[str, Any] = {"resources.nodes": 1, "resources.gpus_per_node": 1} if stage.kind != "train" else {}
-        inherited = taken(jobs[stage.of[0]].model_dump(mode="json")) if stage.of and stage.kind != "report" else {}
+        inherited = (
+            taken(jobs[stage.of[0]].model_dump(mode="json")) if stage.of and stage.kind not in ABOUT_RUNS else {}
+        )
         strong: dict[str, Any] = {"kind": stage.kind, "name": stage.name, "results": str(results)}
         if stage.kind == "quantize":
             strong["variant"] = "ptq"
@@ -109,6 +113,8 @@ def plan_stages(pipeline: Pipeline, typed: list[Layer], cluster: str | None, res
         if stage.kind != "train":
             # Ranks and nodes are for training; what a stage itself says of them counts.
             common, command_line = ([_without(la, tuple(below)) for la in part] for part in (common, command_line))
+        if stage.own:
+            common, command_line = ([_without(la, stage.own) for la in part] for part in (common, command_line))
         layers = [
             mapping_layer(below, "a stage of one process"),
             *common,

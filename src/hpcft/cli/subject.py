@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import UsageError
+from hpcft.models.availability import QUICKSTART
 from hpcft.runs.run import Run, RunState, find_run
 from hpcft.spec.identifiers import user_path
 
@@ -39,6 +40,8 @@ def find_subject(text: str, results: Path) -> Subject:
     try:
         run = find_run(text, results)
     except UsageError:
+        if text == QUICKSTART:
+            return Subject(text, None, text)
         folder = user_path(text)
         if folder.is_dir() and any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
             return Subject(str(folder.absolute()), None, folder.name)

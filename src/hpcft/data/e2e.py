@@ -21,6 +21,25 @@ AREAS = ("riverside", "city centre")
 NEARS = ("the Old Bridge", "the Clock Tower", "the Glass Theatre", "the Market Hall", "the Stone Arch")
 
 
+_QUESTIONS = {
+    "kind": "What kind of place is it?",
+    "food": "What food does it serve?",
+    "price": "What are the prices?",
+    "rating": "How do customers rate it?",
+    "area": "In which area is it?",
+    "near": "What is it near?",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a meaning representation, and its answer."""
+
+    question: str
+    context: str
+    answer: str
+
+
 @dataclass(frozen=True)
 class Row:
     """A meaning representation and one sentence that says it."""
@@ -156,6 +175,17 @@ def make_rows(inputs: int, seed: int) -> list[Row]:
         styles = _STYLES if rng.random() < 0.5 else _STYLES[:2]
         rows += [Row(venue.meaning(), style(venue)) for style in styles]
     return rows
+
+
+def make_questions(count: int, seed: int) -> list[Question]:
+    """Questions, each about a venue of its own."""
+    rng = random.Random(seed + 2)  # noqa: S311
+    asked: list[Question] = []
+    for venue in make_venues(count, seed):
+        told = [name for name in _QUESTIONS if getattr(venue, name) is not None]
+        name = rng.choice(told)
+        asked.append(Question(_QUESTIONS[name], venue.meaning(), getattr(venue, name)))
+    return asked
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

@@ -12,12 +12,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
-from hpcft.data.e2e import make_rows
+from hpcft.data.e2e import make_questions, make_rows
 from hpcft.errors import DataError, UnavailableError
 from hpcft.spec.identifiers import user_path
 
 QUICKSTART = "quickstart"
+QUESTIONS = "quickstart-questions"
+# Sets that this package makes.
+MADE = (QUICKSTART, QUESTIONS)
 _QUICKSTART_INPUTS = 240
+_QUESTIONS = 600
 
 # Known names → hub ids.
 HUB_NAMES = {"e2e_nlg": "tuetschek/e2e_nlg", "samsum": "knkarthick/samsum"}
@@ -32,7 +36,8 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
     """Rows of a data set, each with the place where it stands, for errors.
 
     Args:
-        dataset: `quickstart`, a known name, a path of a .csv, .tsv, .jsonl or .json file, or a hub id.
+        dataset: `quickstart`, `quickstart-questions`, a known name, a path of a .csv, .tsv, .jsonl or .json file, or
+            a hub id.
         subset: configuration of a hub set.
         revision: commit, tag or branch of a hub set.
 
@@ -40,6 +45,10 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
         DataError: a file that is missing, empty or broken; names the line.
         UnavailableError: a hub set that is neither cached nor reachable.
     """
+    if dataset == QUESTIONS:
+        asked = make_questions(_QUESTIONS, 1)
+        rows = ({"question": q.question, "context": q.context, "answer": q.answer} for q in asked)
+        return ((f"row {i}", row) for i, row in enumerate(rows, 1))
     if dataset == QUICKSTART:
         made = make_rows(_QUICKSTART_INPUTS, 0)
         return ((f"row {i}", {"mr": r.mr, "ref": r.ref}) for i, r in enumerate(made, 1))
@@ -48,12 +57,12 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
     path = user_path(dataset)
     if _is_file_name(path):
         return _read_file(path)
-    near = get_close_matches(dataset, [QUICKSTART, *HUB_NAMES], n=1)
+    near = get_close_matches(dataset, [*MADE, *HUB_NAMES], n=1)
     raise DataError(
         f"there is no data set or file '{dataset[:100]}'",
         where="data.dataset",
         hint=(f"did you mean '{near[0]}'? " if near else "")
-        + f"known names: {QUICKSTART}, {', '.join(HUB_NAMES)}; or the path of a .csv, .tsv, .jsonl or .json file",
+        + f"known names: {', '.join((*MADE, *HUB_NAMES))}; or the path of a .csv, .tsv, .jsonl or .json file",
     )
 
 
@@ -63,7 +72,7 @@ def stream_rows(dataset: str, subset: str | None = None, revision: str | None = 
     Raises:
         DataError: also for a .json file, which is one value and cannot be read by rows.
     """
-    if is_hub(dataset) or dataset == QUICKSTART:
+    if is_hub(dataset) or dataset in MADE:
         return (
             _read_hub(HUB_NAMES.get(dataset, dataset), subset, revision, streaming=True)
             if is_hub(dataset)

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,32 @@ def analyze_training_results(
         results["total_time_seconds"] = seconds[-1]
         results["total_time_minutes"] = seconds[-1] / 60
     if save_visualizations and trainer.state.is_world_process_zero:
-        _draw_training(trainer, history, Path(output_dir), method_name, lang)
+
+        def counted() -> dict[str, float]:
+            if trainer.model is None:
+                raise HpcftError("the trainer has no model", where="trainer")
+            return print_trainable_parameters(trainer.model, verbose=False)
+
+        draw_training(history, counted, Path(output_dir), method_name, lang)
     return results
 
 
-def _draw_training(
-    trainer: Trainer, history: dict[str, list[tuple[float, float]]], folder: Path, method: str | None, lang: Lang
+def draw_training(
+    history: Mapping[str, Sequence[Any]],
+    counted: Callable[[], Mapping[str, float]],
+    folder: Path,
+    method: str | None = None,
+    lang: Lang = "en",
 ) -> None:
+    """Draw `training_curves.png` and `parameter_distribution.png`, and print that they are there.
+
+    Args:
+        history: series, as `plot_training_curves` takes them.
+        counted: gives the numbers of parameters.
+        folder: for both.
+        method: over the curves, such as `LoRA`.
+        lang: of the pictures and of what is printed.
+    """
     print(_BANNER)
     print(text("drawing_training", lang))
     print(_BANNER)
@@ -96,13 +115,35 @@ def _draw_training(
         print(text("curves_drawn", lang))
 
     def distribution() -> Path:
-        if trainer.model is None:
-            raise HpcftError("the trainer has no model", where="trainer")
-        stats = print_trainable_parameters(trainer.model, verbose=False)
-        return plot_parameter_distribution(stats, folder / "parameter_distribution.png", lang, verbose=True)
+        return plot_parameter_distribution(counted(), folder / "parameter_distribution.png", lang, verbose=True)
 
     if guarded(distribution, lang)() and curves:
         print(text("all_drawn", lang, folder=folder))
+
+
+def open_run(run: Path | str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model of a run that has finished, an adapter with its base, and its tokenizer, ready to answer here.
+
+    Args:
+        run: its directory.
+
+    Raises:
+        HpcftError: it has no model, or the model cannot be loaded.
+    """
+    import torch
+
+    from hpcft.models.open import labels_of, open_model, open_tokenizer
+    from hpcft.runs.paths import RunPaths
+    from hpcft.spec.build import build
+    from hpcft.spec.layers import mapping_layer, yaml_layer
+
+    paths = RunPaths(Path(run))
+    if not paths.final_model.is_dir():
+        raise DataError("has no final_model/", where=str(run), hint="give the directory of a run that made a model")
+    kept = mapping_layer({"model.name": str(paths.final_model.absolute())}, str(run))
+    job = build([yaml_layer(paths.config), kept]).job
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return open_model(job, device, labels_of(job)), open_tokenizer(job)
 
 
 def benchmark_inference(

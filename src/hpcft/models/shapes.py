@@ -14,7 +14,9 @@ from hpcft.models.groups import FAMILIES, layer_of
 from hpcft.models.targets import adapted, initial_rank, prompt_size
 from hpcft.spec.job import Job
 from hpcft.spec.variants import LORA_LIKE, VARIANTS
+from hpcft.viz.adapters import AdapterPart
 
+_BOTTLENECK = re.compile(r"\.\d+\.(?P<module>.+?)\.bottleneck_")
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -129,6 +131,17 @@ def file_shapes(folder: Path) -> dict[str, list[int]]:
     except (OSError, ValueError, TypeError, LookupError):
         return {}
     return found
+
+
+def adapter_parts(folder: Path) -> list[AdapterPart]:
+    """What a saved bottleneck adapter has in each layer, from the headers of its files; empty of any other adapter."""
+    sizes: dict[tuple[int, str], int] = {}
+    for name, shape in file_shapes(folder).items():
+        layer, part = layer_of(name), _BOTTLENECK.search(name)
+        if layer is not None and part is not None:
+            place = layer, part["module"]
+            sizes[place] = sizes.get(place, 0) + prod(shape)
+    return [AdapterPart(layer, module, size) for (layer, module), size in sorted(sizes.items())]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

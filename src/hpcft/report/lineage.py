@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcft.errors import HpcftError
 from hpcft.runs.run import Run
+from hpcft.spec.kinds import ABOUT_RUNS
 
 # Every other kind of job makes a model.
 _MEASURING = ("bench", "evaluate")
@@ -46,7 +47,7 @@ def lineages(runs: Iterable[Run]) -> list[Lineage]:
     known: dict[Path, Run | None] = dict(asked)
     chains: dict[Path, list[list[Run]]] = {}
     for run in asked.values():
-        if kind_of(run) != "report":
+        if kind_of(run) not in ABOUT_RUNS:
             chain = _chain(run, known)
             chains.setdefault(_place(chain[_maker(chain)]), []).append(chain)
     found: dict[str, Lineage] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from hpcft.report.lineage import Lineage
@@ -15,6 +16,8 @@ _DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?)$")
 _DIGEST_DIGITS = 12
 # What a model cost to make stays true of what is made from it; its scores are its own.
 LASTING = ("train/", "model/")
+# The group of models as they were before any tuning.
+BASE = "Base Model"
 
 
 def point_of(run: Run) -> Point | None:
@@ -86,8 +89,19 @@ def number(value: Any) -> float | None:
 
 
 def _group(run: Run) -> str:
+    if _measures_a_base(run):
+        return BASE
     variant = VARIANTS.get(str(run.config.get("variant")))
     return variant.label if variant else str(run.metrics.get("model_variant", "unknown"))
+
+
+def _measures_a_base(run: Run) -> bool:
+    """Whether a run asks a model that no run has made: what was not tuned is of no variant."""
+    config = run.config
+    if config.get("kind") not in ("bench", "evaluate") or config.get("of"):
+        return False
+    name = str(_mapping(config.get("model")).get("name"))
+    return not Path(name, "adapter_config.json").is_file()
 
 
 def _dataset(run: Run, benchmark: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hpcft.spec.types import Identifier, Reference, ScriptPath, SlurmTime, Tag, ZeroStage, short
+from hpcft.spec.types import Identifier, Lang, Reference, ScriptPath, SlurmTime, Tag, ZeroStage, short
 from hpcft.spec.variants import VARIANTS
 
 
@@ -304,14 +304,15 @@ class ResourcesSection(Section):
 class Job(Section):
     """One job. `hpcft config show` prints it, `results/<run>/config.yaml` keeps it."""
 
-    kind: Literal["train", "evaluate", "merge", "quantize", "bench", "report"] = Field(
+    kind: Literal["train", "evaluate", "merge", "quantize", "bench", "report", "lab"] = Field(
         "train", description="what the job does"
     )
     of: ScriptPath | None = Field(None, description="run whose model is evaluated, merged, quantised or measured")
-    runs: list[ScriptPath] = Field(default_factory=list, description="runs that a report is of")
+    runs: list[ScriptPath] = Field(default_factory=list, description="runs that a report or a lab's pictures are of")
     variant: Annotated[str, AfterValidator(_variant)] = Field("lora", description="way of fine-tuning")
     name: Identifier | None = Field(None, description="name of the run directory; made up when absent")
     results: ScriptPath = Field("results", description="folder of the run directories")
+    lang: Lang = Field("en", description="language of pictures and of what is printed beside them")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     lora: LoraSection = LoraSection()

@@ -20,6 +20,7 @@ SHORT_NAMES: dict[str, str] = {
     "experiment_name": "name",
     "results": "results",
     "output_dir": "results",
+    "lang": "lang",
     "model": "model.name",
     "dataset": "data.dataset",
     "num_samples": "data.train_samples",

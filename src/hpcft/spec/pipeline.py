@@ -8,6 +8,7 @@ stages:
   merge:  {kind: merge, of: lora}
   scores: {kind: evaluate, of: [lora, qlora, merge]}    # one for each: scores-lora, scores-qlora, …
   report: {kind: report, of: scores}                    # one for all of them
+  before: {kind: evaluate}                              # of the model that base names, as it is
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import yaml
 
 from hpcft.errors import ConfigError
 from hpcft.spec.identifiers import identifier_fault
+from hpcft.spec.kinds import ABOUT_RUNS
 from hpcft.spec.layers import Layer, Problem, SpecError, entries, is_empty, node_layer, yaml_root
 
 # What a kind of job works on: the kinds of the runs that have it.
@@ -32,7 +34,10 @@ _WORKS_ON: dict[str, tuple[str, ...]] = {
     "evaluate": ("train", "merge", "quantize"),
     "bench": ("train", "merge", "quantize", "evaluate"),
     "report": ("train", "merge", "quantize", "evaluate", "bench"),
+    "lab": ("train", "merge", "quantize", "evaluate", "bench"),
 }
+# What may stand without another stage: it works on the job's own model as it is.
+_ON_A_MODEL = ("evaluate", "bench")
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,16 @@ class Stage:
 
     Attributes:
         kind: of the job.
-        of: names of the stages that it works on; several of a report alone.
+        of: names of the stages that it works on; several of a report or a lab's pictures alone.
         layer: what the file says of the job.
+        own: keys of which the stage alone says something: what is typed of them is for the other stages.
     """
 
     name: str
     kind: str
     of: tuple[str, ...]
     layer: Layer
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,13 @@ def _read(name: str, node: yaml.Node, shown: str, problems: list[Problem]) -> St
 
 
 def _spread(stages: list[Stage]) -> Iterator[Stage]:
-    """A stage on several others is several stages, one on each; a report is one on all of them."""
+    """A stage on several others is several stages, one on each; what is about runs is one on all of them."""
     members: dict[str, list[str]] = {}
     # What a stage is about: scores-lora is about lora, and so is a bench of it, bench-lora.
     about: dict[str, str] = {}
     for stage in stages:
         of = [m for name in stage.of for m in members.get(name, [name])]
-        if stage.kind == "report" or len(of) <= 1:
+        if stage.kind in ABOUT_RUNS or len(of) <= 1:
             members[stage.name] = [stage.name]
             yield Stage(stage.name, stage.kind, tuple(of), stage.layer)
             continue
@@ -165,7 +172,7 @@ def _ordered(stages: list[Stage], shown: str, problems: list[Problem]) -> list[S
 
 def _faults(stage: Stage, by_name: dict[str, Stage], shown: str) -> Iterator[Problem]:
     allowed = _WORKS_ON[stage.kind]
-    if not stage.of and allowed:
+    if not stage.of and allowed and stage.kind not in _ON_A_MODEL:
         yield Problem(shown, stage.name, f"a stage that is to {stage.kind} names the stage it works on: of: NAME")
     if stage.of and not allowed:
         yield Problem(shown, f"{stage.name}.of", "training works on no other stage")

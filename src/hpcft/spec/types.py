@@ -40,6 +40,9 @@ def _tag(text: str) -> str:
     return text
 
 
+Lang = Literal["en", "zh-TW", "zh-CN", "ko"]
+
+
 def short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 

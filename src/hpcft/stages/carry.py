@@ -33,6 +33,19 @@ def parent(job: Job) -> Run | None:
     return run
 
 
+def finished_runs(job: Job) -> list[Run]:
+    """The runs that a job is about.
+
+    Raises:
+        DataError: one has not finished.
+    """
+    runs = [Run(Path(path)) for path in job.runs]
+    for run in runs:
+        if run.end is None:
+            raise DataError("has not finished, so there is nothing to tell of it", where=str(run.paths.root))
+    return runs
+
+
 def carried(job: Job, prefixes: tuple[str, ...]) -> dict[str, Any]:
     """Summary metrics of the run that a job works on, by the beginnings of their names."""
     run = parent(job)

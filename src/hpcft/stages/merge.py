@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from hpcft.data.encode import encode_input, encode_prompt
 from hpcft.data.split import Dataset, load
 from hpcft.errors import ConfigError, HpcftError
 from hpcft.measure.memory import folder_size_gb
+from hpcft.models.availability import model_folder
 from hpcft.models.load import load_config
 from hpcft.models.merge import check_mergeable, compare, logits_of, merged
 from hpcft.models.open import adapter_kind, keep_labels, labels_of, open_model, open_tokenizer, subject
 from hpcft.runs.files import write_json
-from hpcft.spec.job import Job
+from hpcft.spec.job import Job, ModelSection
+from hpcft.spec.labs import title_of
 from hpcft.stages.carry import COSTS, carried, finish
 from hpcft.train.context import Context
 from hpcft.train.finish import verify_model
+from hpcft.viz import guarded, plot_model_sizes
 
 log = logging.getLogger(__name__)
 _COMPARED = 16
@@ -76,10 +80,25 @@ def merge(context: Context) -> dict[str, Any]:
         report["against_the_quantised_base"] = compare(logits_of(trained_on, rows), before)
         log.info("%s", report["reason"])
     write_json(paths.root / "merge.json", report)
+    guarded(plot_model_sizes, job.lang)(
+        merge_sizes(found.adapter, paths.final_model, found.base),
+        paths.root / "model_size_comparison.png",
+        job.lang,
+        method=title_of(job.variant),
+        verbose=True,
+    )
     log.info("mean KL %.3g nats, same token at %.2f %% of positions", *_told(report["merged"]))
     metrics = costs | {f"merge/{name}": value for name, value in report["merged"].items()}
     metrics["inference/model_size_gb"] = folder_size_gb(paths.final_model)
     return finish(context, metrics, artifacts)
+
+
+def merge_sizes(adapter: Path, merged_model: Path, base: ModelSection) -> dict[str, float]:
+    """Sizes of the weight files of an adapter, of the merged model and of the base, in GB, for `plot_model_sizes`;
+    the base's where it is on this disk."""
+    sizes = {"adapter": folder_size_gb(adapter), "merged": folder_size_gb(merged_model)}
+    whole = model_folder(base)
+    return sizes if whole is None else sizes | {"base": folder_size_gb(whole)}
 
 
 def _told(figures: dict[str, float]) -> tuple[float, float]:

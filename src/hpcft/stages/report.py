@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from hpcft.errors import DataError
 from hpcft.report.page import report_html
 from hpcft.runs.files import write_atomic
-from hpcft.runs.run import Run
-from hpcft.stages.carry import finish
+from hpcft.stages.carry import finish, finished_runs
 from hpcft.train.context import Context
 
 
@@ -19,10 +16,7 @@ def report(context: Context) -> dict[str, Any]:
     Raises:
         DataError: a run has not finished.
     """
-    runs = [Run(Path(path)) for path in context.job.runs]
-    for run in runs:
-        if run.end is None:
-            raise DataError("has not finished, so there is nothing to report", where=str(run.paths.root))
+    runs = finished_runs(context.job)
     context.say("working", f"writing a report about {len(runs)} runs")
     page = context.paths.root / "report.html"
     write_atomic(page, report_html(runs, context.paths.root.parent.name))

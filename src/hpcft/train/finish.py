@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 from hpcft.errors import HpcftError, NotAllowedError
+from hpcft.report.figures import history, parameters
 from hpcft.runs.attempt import require_newest
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
@@ -27,7 +27,7 @@ from hpcft.train.checkpoint import (
     step_of,
     sync_folders,
 )
-from hpcft.viz import guarded, plot_training_curves, plot_training_loss
+from hpcft.viz import Lang, guarded, plot_parameter_distribution, plot_training_curves, plot_training_loss
 
 log = logging.getLogger(__name__)
 
@@ -119,25 +119,16 @@ def tidy_checkpoints(paths: RunPaths, keep: set[int]) -> None:
         paths.checkpoints.rmdir()
 
 
-def draw(paths: RunPaths) -> None:
-    """`training_loss.png` and `training_curves.png` from the event log. A picture that fails stops nothing."""
-    run = Run(paths.root)
-    losses = [(int(e["step"]), float(e["loss"])) for e in run.events("step")]
-    validations = [(int(e["step"]), e["metrics"]) for e in run.events("validation")]
-    evaluation = [(s, float(m["validation/loss"])) for s, m in validations if "validation/loss" in m]
-    guarded(plot_training_loss)(losses, evaluation, paths.root / "training_loss.png")
-    history: dict[str, list[tuple[int, float]]] = {"train_loss": losses, "eval_loss": evaluation}
-    if not any("validation/f1_macro" in m for _, m in validations):
-        # A classifier's loss is over labels, not tokens.
-        history["eval_perplexity"] = [(s, math.exp(v)) for s, v in evaluation if v < 50]
-    drawn = ("bleu", "rougeL", "meteor", "em", "f1", "accuracy", "f1_macro", "avg_f1")
-    for name in drawn:
-        key = f"validation/{name}"
-        history[key] = [(s, float(m[key])) for s, m in validations if key in m]
-    history = {k: v for k, v in history.items() if v}
-    guarded(plot_training_curves)(
-        history, metrics=list(history), title=paths.root.name, save_path=paths.root / "training_curves.png"
+def draw(paths: RunPaths, lang: Lang = "en") -> None:
+    """`training_loss.png`, `training_curves.png` and `parameter_distribution.png` from what the run has recorded. A
+    picture that fails stops nothing."""
+    folder, run = paths.root, Run(paths.root)
+    found = history(run)
+    guarded(plot_training_loss, lang)(
+        found.get("train_loss", []), found.get("eval_loss", []), folder / "training_loss.png", lang
     )
+    guarded(plot_training_curves, lang)(found, title=folder.name, save_path=folder / "training_curves.png", lang=lang)
+    guarded(plot_parameter_distribution, lang)(parameters(run), folder / "parameter_distribution.png", lang)
 
 
 def write_results(

@@ -188,7 +188,7 @@ def _finish(
         evaluation["provenance"] = {"step": kept, **provenance}
     finish.write_results(paths, flat(context.job), metrics, evaluation)
     context.recorder.summary(metrics)
-    finish.draw(paths)
+    finish.draw(paths, context.job.lang)
     if "train/peak_vram_gb" in metrics:
         log.info("Peak Training VRAM: %.2f GB", metrics["train/peak_vram_gb"])
     log.info("Model Size: %.2f GB", metrics["inference/model_size_gb"])

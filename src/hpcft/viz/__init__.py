@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hpcft.viz.adapters import AdapterPart, plot_adapter_structure, plot_task_comparison
 from hpcft.viz.inference import plot_inference_benchmark
 from hpcft.viz.models import (
     plot_model_sizes,
@@ -31,17 +32,20 @@ else:
 __all__ = [
     "LANGUAGES",
     "PEFT_COLORS",
+    "AdapterPart",
     "Lang",
     "Points",
     "extract_history",
     "guarded",
     "history_by_step",
     "picture",
+    "plot_adapter_structure",
     "plot_inference_benchmark",
     "plot_model_sizes",
     "plot_parameter_distribution",
     "plot_parameter_efficiency",
     "plot_peft_comparison",
+    "plot_task_comparison",
     "plot_training_curves",
     "plot_training_loss",
     "plt",

@@ -15,6 +15,7 @@ from hpcft.viz.texts import Lang, metric_label, text
 log = logging.getLogger(__name__)
 
 SIZE_COLORS = {"adapter": "#2ecc71", "merged": "#3498db", "base": "#95a5a6"}
+_LEAST_GB = 0.1  # smaller models would all be 0.00 GB
 _PAGE = 16.0  # inches across that a picture's panels may take
 
 
@@ -157,7 +158,7 @@ def plot_model_sizes(
     method: str = "LoRA",
     verbose: bool = False,
 ) -> Path | None:
-    """Draw the sizes of an adapter, the merged model and its base.
+    """Draw the sizes of an adapter, the merged model and its base, in MB where all are smaller than 0.1 GB.
 
     Args:
         sizes_gb: `adapter`, `merged` and `base`, in GB of 1024³ bytes, as `get_model_size` measures them. One that
@@ -171,23 +172,28 @@ def plot_model_sizes(
         The path, or None when no size was measured.
     """
     sizes = {part: measured(sizes_gb.get(part)) for part in SIZE_COLORS}
-    adapter, merged, base = sizes.values()
-    if adapter is merged is base is None:
+    if all(size is None for size in sizes.values()):
         log.warning("%s", text("nothing", lang))
         return None
+    unit = "GB" if max(size for size in sizes.values() if size is not None) >= _LEAST_GB else "MB"
+    if unit == "MB":
+        sizes = {part: None if size is None else 1024 * size for part, size in sizes.items()}
+    adapter, merged, base = sizes.values()
     with picture(Path(save_path)) as (_, [axes]):
         labels = [text(part, lang, method=method) for part in sizes]
-        draw_bars(axes, labels, list(sizes.values()), list(SIZE_COLORS.values()), "{value:.2f}GB", lang, fontsize=11)
-        axes.set_ylabel(text("size_gb", lang), fontsize=12, fontweight="bold")
+        draw_bars(
+            axes, labels, list(sizes.values()), list(SIZE_COLORS.values()), f"{{value:.2f}}{unit}", lang, fontsize=11
+        )
+        axes.set_ylabel(text("size", lang, unit=unit), fontsize=12, fontweight="bold")
         axes.set_title(text("sizes", lang, method=method), fontsize=14, fontweight="bold")
         if adapter is not None and base:
             caption = text("sizes_caption", lang, method=method, percent=100 * adapter / base)
             axes.text(0.5, -0.15, caption, transform=axes.transAxes, ha="center", fontsize=10, style="italic")
     if verbose:
         if adapter is not None:
-            print(text("adapter_size", lang, method=method, size=adapter))
+            print(text("adapter_size", lang, method=method, size=adapter, unit=unit))
         if merged is not None:
-            print(text("merged_size", lang, size=merged))
+            print(text("merged_size", lang, size=merged, unit=unit))
         if adapter is not None and merged:
             print(text("size_efficiency", lang, percent=100 * adapter / merged))
     return Path(save_path)

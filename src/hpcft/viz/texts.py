@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from hpcft.errors import HpcftError
+from hpcft.spec.types import Lang
 
-Lang = Literal["en", "zh-TW", "zh-CN", "ko"]
 LANGUAGES: tuple[Lang, ...] = get_args(Lang)
 
 # In the order of LANGUAGES.
@@ -103,7 +103,7 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
     "training_time": ("Training time", "訓練時間", "训练时间", "학습 시간"),
     # Sizes.
     "sizes": ("{method} model sizes", "{method} 模型大小對比", "{method} 模型大小对比", "{method} 모델 크기 비교"),
-    "size_gb": ("Model size (GB)", "模型大小 (GB)", "模型大小 (GB)", "모델 크기 (GB)"),
+    "size": ("Model size ({unit})", "模型大小 ({unit})", "模型大小 ({unit})", "모델 크기 ({unit})"),
     "adapter": ("{method} Adapter", "{method} Adapter", "{method} Adapter", "{method} 어댑터"),
     "merged": ("Merged Model", "Merged Model", "Merged Model", "병합 모델"),
     "base": (
@@ -119,22 +119,46 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "{method} 어댑터는 원본 모델 크기의 {percent:.2f}%입니다",
     ),
     "adapter_size": (
-        "✅ {method} Adapter: {size:.2f}GB",
-        "✅ {method} Adapter: {size:.2f}GB",
-        "✅ {method} Adapter: {size:.2f}GB",
-        "✅ {method} 어댑터: {size:.2f}GB",
+        "✅ {method} Adapter: {size:.2f}{unit}",
+        "✅ {method} Adapter: {size:.2f}{unit}",
+        "✅ {method} Adapter: {size:.2f}{unit}",
+        "✅ {method} 어댑터: {size:.2f}{unit}",
     ),
     "merged_size": (
-        "✅ Merged model: {size:.2f}GB",
-        "✅ 合併模型: {size:.2f}GB",
-        "✅ 合并模型: {size:.2f}GB",
-        "✅ 병합 모델: {size:.2f}GB",
+        "✅ Merged model: {size:.2f}{unit}",
+        "✅ 合併模型: {size:.2f}{unit}",
+        "✅ 合并模型: {size:.2f}{unit}",
+        "✅ 병합 모델: {size:.2f}{unit}",
     ),
     "size_efficiency": (
         "✅ Efficiency: the Adapter is {percent:.1f}%",
         "✅ 效率: Adapter 僅佔 {percent:.1f}%",
         "✅ 效率: Adapter 仅占 {percent:.1f}%",
         "✅ 효율: 어댑터는 {percent:.1f}%",
+    ),
+    # Adapters: several tasks on one base, and where they stand.
+    "tasks": (
+        "{method}: several tasks on one base",
+        "{method} 多任務性能對比",
+        "{method} 多任务性能对比",
+        "{method} 다중 작업 성능 비교",
+    ),
+    "base_model": ("Base Model", "Base Model", "Base Model", "기본 모델"),
+    "structure": ("{method} structure", "{method} 結構視覺化", "{method} 结构可视化", "{method} 구조 시각화"),
+    "layer": ("Layer", "層", "层", "레이어"),
+    "adapter_params": ("Adapter parameters", "Adapter 參數量", "Adapter 参数量", "어댑터 파라미터 수"),
+    "no_adapter": ("no adapter", "無 Adapter", "无 Adapter", "어댑터 없음"),
+    "adapter_drop": (
+        "AdapterDrop: what is left",
+        "AdapterDrop: 剩餘參數量",
+        "AdapterDrop: 剩余参数量",
+        "AdapterDrop: 남는 파라미터",
+    ),
+    "dropped_layers": (
+        "Lowest layers without adapters",
+        "移除 Adapter 的底層數",
+        "移除 Adapter 的底层数",
+        "어댑터를 뺀 하위 레이어 수",
     ),
     # Inference.
     "inference": ("Inference benchmark", "推理性能對比", "推理性能对比", "추론 성능 비교"),

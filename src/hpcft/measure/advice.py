@@ -101,7 +101,13 @@ def _zero(job: Job) -> Iterator[Change]:
 
 
 def _four_bits(job: Job) -> Iterator[Change]:
-    if VARIANTS[job.variant].quantization != "nf4":
+    if job.distills:
+        # All of the student is trained; its teacher need not be exact.
+        held = ["none", "8bit", "4bit"]
+        yield from (
+            {"distill.teacher_quantization": h} for h in held[held.index(job.distill.teacher_quantization) + 1 :]
+        )
+    elif VARIANTS[job.variant].quantization != "nf4":
         yield {"variant": "qlora"}
 
 

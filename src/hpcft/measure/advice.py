@@ -104,9 +104,8 @@ def _four_bits(job: Job) -> Iterator[Change]:
     if job.distills:
         # All of the student is trained; its teacher need not be exact.
         held = ["none", "8bit", "4bit"]
-        yield from (
-            {"distill.teacher_quantization": h} for h in held[held.index(job.distill.teacher_quantization) + 1 :]
-        )
+        for fewer in held[held.index(job.distill.teacher_quantization) + 1 :]:
+            yield {"distill.teacher_quantization": fewer}
     elif VARIANTS[job.variant].quantization != "nf4":
         yield {"variant": "qlora"}
 

@@ -15,6 +15,7 @@ from hpcft.models.open import adapter_kind, check_subject, open_config, open_mod
 from hpcft.models.student import student_shape
 from hpcft.spec.distill import STUDENT
 from hpcft.spec.job import Job, ModelSection
+from hpcft.spec.variants import Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Vectors in front of the input move all places, and the teacher's would not be the student's any more.
 _IN_FRONT = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CARTRIDGE")
-_HELD = {"none": "none", "8bit": "int8", "4bit": "nf4"}
+_HELD: dict[str, Quantization] = {"none": "none", "8bit": "int8", "4bit": "nf4"}
 
 
 def teacher_job(job: Job) -> Job:

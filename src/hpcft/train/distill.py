@@ -204,7 +204,8 @@ class Distiller(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Find out which micro-batch of which epoch comes next; an attempt may go on in the middle of one."""
-        loader, accumulation = given.get("train_dataloader"), int(args.gradient_accumulation_steps)
+        loader: Any = given.get("train_dataloader")
+        accumulation = int(args.gradient_accumulation_steps)
         self._batches = len(loader) if hasattr(loader, "__len__") else None
         done = int(state.global_step)
         self._epoch, steps = 1, done

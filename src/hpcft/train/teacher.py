@@ -63,12 +63,12 @@ def takes_places(model: Any) -> bool:
         model = getattr(model, "module", None) or model._orig_mod
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
-    return _chooses(type(model))
+    return _chooses(type(model).forward)
 
 
 @cache
-def _chooses(kind: type) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _chooses(forward: Any) -> bool:
+    return "logits_to_keep" in inspect.signature(forward).parameters
 
 
 def teacher_of(job: Job, device: torch.device) -> Any:

@@ -107,7 +107,8 @@ def _look_where_jobs_look(planned: Plan) -> None:
 def _fetch(jobs: list[Job], *, refresh: bool) -> Iterator[Fetched]:
     from hpcft.cli.preflight import hub_sets
 
-    models = {job.model.model_dump_json(include={"name", "revision", "trust_remote_code"}): job.model for job in jobs}
+    asked = [model for job in jobs for model in _models(job)]
+    models = {model.model_dump_json(include={"name", "revision", "trust_remote_code"}): model for model in asked}
     for model in models.values():
         yield _model(model, refresh=refresh)
     sets = {(name, job.data.subset, job.data.revision): job for job in jobs for name in hub_sets(job)}
@@ -115,6 +116,19 @@ def _fetch(jobs: list[Job], *, refresh: bool) -> Iterator[Fetched]:
         yield _set(name, job, refresh=refresh)
     if any(job.evaluation.enabled and job.data.task in ("auto", "generation") for job in jobs):
         yield _metrics()
+
+
+def _models(job: Job) -> Iterator[ModelSection]:
+    """The model that a job trains, unless it makes one, and the one that it learns from."""
+    from hpcft.cli.subject import with_teacher
+    from hpcft.models.open import subject
+    from hpcft.models.teacher import teacher_job
+    from hpcft.spec.distill import STUDENT
+
+    if job.model.name != STUDENT:
+        yield job.model
+    if job.distills:
+        yield subject(teacher_job(with_teacher(job))).base
 
 
 def _model(model: ModelSection, *, refresh: bool) -> Fetched:

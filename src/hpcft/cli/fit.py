@@ -14,6 +14,7 @@ import typer
 from hpcft.cli.job_options import Plan, Request, plan, takes_job
 from hpcft.cli.output import as_json, grid, say, table
 from hpcft.cli.start import of_training
+from hpcft.cli.subject import with_teacher
 from hpcft.cli.texts import ending
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def answer(planned: Plan) -> Fit:
     from hpcft.measure.advice import cheapest
     from hpcft.measure.calibration import calibrate
     from hpcft.measure.fit import GB, estimate, host, verdict, worst
-    from hpcft.measure.twin_step import estimate_of, model_type, weights_of
+    from hpcft.measure.twin_step import estimate_of, model_type, teacher_of, weights_of
     from hpcft.runs.run import list_runs
 
-    job = planned.resolved.job
+    job = with_teacher(planned.resolved.job)
     target = target_of(planned)
     gpu, memory = _gpu(planned, target), _memory(planned)
     calibration = calibrate(job, model_type(job), target, list_runs(Path(job.results)))
@@ -112,7 +113,7 @@ def answer(planned: Plan) -> Fit:
 
     def fits(other: Job) -> bool:
         # What is too much without its activations needs no look at them, which may take seconds.
-        least = estimate(other, weights_of(other), target, None)
+        least = estimate(other, weights_of(other), target, None, teacher_of(other))
         if gpu.gb is not None and least.low > gpu.gb * GB:
             return False
         return judge(other)[0] == "fits"

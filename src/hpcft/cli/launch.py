@@ -15,6 +15,7 @@ from hpcft.cli.follow import failure, follow, report
 from hpcft.cli.job_options import Plan
 from hpcft.cli.output import say
 from hpcft.cli.preflight import job_environment, preflight
+from hpcft.cli.subject import with_teacher
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import start_time
 from hpcft.cluster.render import render
@@ -28,6 +29,7 @@ from hpcft.runs.paths import RunPaths
 from hpcft.runs.provenance import record_provenance, snapshot_code
 from hpcft.runs.run import Run, RunState
 from hpcft.runs.submission import Journal, submissions
+from hpcft.spec.distill import STUDENT
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 from hpcft.spec.kinds import ABOUT_RUNS
@@ -66,7 +68,7 @@ def check_inputs(plan: Plan, *, made: bool = True) -> None:
     Raises:
         ConfigError, DataError: with what is wrong and where.
     """
-    job = plan.resolved.job
+    job = with_teacher(plan.resolved.job)
     if plan.profile.scheduler == "local":
         check_one_node(job)
     if job.kind in ABOUT_RUNS:
@@ -76,8 +78,13 @@ def check_inputs(plan: Plan, *, made: bool = True) -> None:
         from hpcft.stages.calibration import training_data
 
         training_data(job)
+    if job.distills:
+        from hpcft.models.teacher import check_teacher
+
+        check_teacher(job, plan.profile.internet, job_environment(plan))
     if job.kind == "train":
-        check_model(job.model, plan.profile.internet, job_environment(plan))
+        if job.model.name != STUDENT:
+            check_model(job.model, plan.profile.internet, job_environment(plan))
     elif made:
         from hpcft.models.open import check_subject
 
@@ -91,9 +98,15 @@ def check_inputs(plan: Plan, *, made: bool = True) -> None:
     paths = [path for _, path in named_sets(job.data)] + ([job.data.validation] if job.data.validation else [])
     if not any(is_hub(path) for path in paths) and sum(map(_size, paths)) <= _CHECKED_BYTES:
         data = load(job.data, job.training.seed, training=job.kind == "train")
+        if job.distills and data.labels:
+            raise ConfigError(
+                "the rows are of classes, and a classifier has no next-token distributions to learn from a teacher",
+                where="data.dataset",
+                hint="name the task of the rows if they ask for text: --set data.task=generation",
+            )
         if data.labels and job.kind == "train":
             check_labels(data.labels, job.model.num_labels)
-        if job.kind == "train":
+        if job.kind == "train" and job.model.name != STUDENT:
             check_architecture(job.model, data.task)
 
 
@@ -169,6 +182,7 @@ def wait(launched: Launched, *, quiet: bool = False) -> None:
 
 def absolute(job: Job) -> Job:
     """The job with paths that mean the same on every node and from every folder."""
+    job = with_teacher(job)
     update: dict[str, Any] = {"results": str(user_path(job.results).absolute())}
     sets: dict[str, Any] = {
         "dataset": _located(job.data.dataset),
@@ -178,8 +192,11 @@ def absolute(job: Job) -> Job:
         sets["validation"] = _located(job.data.validation)
     update["data"] = job.data.model_copy(update=sets)
     model = user_path(job.model.name)
-    if model.is_dir():
+    if model.is_dir() and job.model.name != STUDENT:
         update["model"] = job.model.model_copy(update={"name": str(model.absolute())})
+    if job.distill.cache_folder is not None:
+        shared = str(user_path(job.distill.cache_folder).absolute())
+        update["distill"] = job.distill.model_copy(update={"cache_folder": shared})
     if job.kind == "quantize" and job.quantize.calibrated:
         # As it is found here: the job's own environment need not have HPCFT_TOOLS.
         chosen = job.quantize.environment

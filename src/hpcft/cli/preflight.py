@@ -14,6 +14,7 @@ from hpcft.cluster.folders import existing, space, writable
 from hpcft.cluster.gpus import gpu_memory
 from hpcft.cluster.preflight import partition_findings
 from hpcft.errors import ConfigError, NotAllowedError
+from hpcft.spec.distill import STUDENT
 from hpcft.spec.kinds import ABOUT_RUNS
 from hpcft.tracking.credentials import key_available
 
@@ -91,7 +92,10 @@ def _data(plan: Plan) -> Iterator[Finding]:
         else:
             message = f"the data set '{name}' is not in the cache, and the job has no internet"
             subset = f" --set data.subset={job.data.subset}" if job.data.subset else ""
-            mend = f"hpcft fetch --model {job.model.name} --dataset {name}{subset}"
+            model = (
+                f"--variant distill --teacher {job.distill.teacher}" if job.distills else f"--model {job.model.name}"
+            )
+            mend = f"hpcft fetch {model} --dataset {name}{subset}"
             yield red("data", message, f"{mend}    # where there is internet", "data.dataset")
 
 
@@ -139,7 +143,7 @@ def _weights(plan: Plan) -> Weights | None:
     from hpcft.models.shapes import count, file_shapes, read_config
 
     job = plan.resolved.job
-    if job.kind != "train":
+    if job.kind != "train" or job.model.name == STUDENT:
         return None
     folder = model_folder(job.model, job_environment(plan))
     shapes = file_shapes(folder) if folder is not None else {}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from hpcft import __version__
 from hpcft.cli.job_options import COMMAND_LINE, Plan, resolve
-from hpcft.cli.subject import taken
+from hpcft.cli.subject import taken, with_teacher
 from hpcft.errors import HpcftError
 from hpcft.models.tools import check_environment
 from hpcft.runs.run import Run, RunState, list_runs
+from hpcft.spec.distill import DISPLAY
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.kinds import ABOUT_RUNS
 from hpcft.spec.layers import Layer, mapping_layer
@@ -124,7 +125,7 @@ def plan_stages(pipeline: Pipeline, typed: list[Layer], cluster: str | None, res
             mapping_layer(strong, f"stage {stage.name}"),
         ]
         # Without the runs before it, which may not be there yet, to know its job.
-        jobs[stage.name] = resolve(layers, cluster)[0].job
+        jobs[stage.name] = with_teacher(resolve(layers, cluster)[0].job)
         check_environment(jobs[stage.name])
         content = _content(jobs[stage.name], [p.content for p in parents])
         planned[stage.name] = Planned(stage, content, layers, cluster, parents, runs.get(content))
@@ -139,6 +140,10 @@ def _content(job: Job, before: list[str]) -> str:
     from hpcft.data.split import name_and_path
 
     told = job.model_dump(mode="json", include={"kind", "variant", "model", *_DECIDES[job.kind]})
+    if job.distills:
+        # How it is shown, and where what the teacher said is kept, changes nothing in the student.
+        told["distill"] = job.distill.model_dump(mode="json", exclude={*DISPLAY, "cache_folder"})
+        told["distill"]["files"] = _digest(str(job.distill.teacher))
     told["seed"] = job.training.seed
     mix = [name_and_path(text)[1] for text in job.data.mix]
     if "data" in told:

@@ -12,10 +12,11 @@ from hpcft.runs.run import Run, RunState, find_run
 from hpcft.spec.identifiers import user_path
 
 if TYPE_CHECKING:
+    from hpcft.spec.job import Job
     from hpcft.spec.layers import Layer
 
 # Of the run's own job: what its model is, and what it was trained and scored on.
-_TAKEN = ("variant", "model.", "data.", "lora.", "peft.", "evaluation.", "quantize.")
+_TAKEN = ("variant", "model.", "data.", "lora.", "peft.", "distill.", "evaluation.", "quantize.")
 _TAKEN_ALONE = ("training.seed", "training.per_device_eval_batch_size")
 # Where the new run stands and is told of; no score hangs on it, so files and the environment may say otherwise.
 _PLACE = ("results", "tracking.")
@@ -58,6 +59,30 @@ def model_of(run: Run) -> str:
     if run.config.get("kind", "train") in _MAKES_A_MODEL:
         return str(run.paths.final_model)
     return str(run.config["model"]["name"])
+
+
+def with_teacher(job: Job) -> Job:
+    """A distillation with its teacher where the job will find it: the model of the run that was named, or of a folder
+    its whole path. A hub id stays one.
+
+    Raises:
+        UsageError: the run has not finished.
+    """
+    text = job.distill.teacher
+    if not job.distills or text is None or text == QUICKSTART:
+        return job
+    try:
+        run = find_run(text, Path(job.results))
+    except UsageError:
+        folder = user_path(text)
+        found = str(folder.absolute()) if folder.is_dir() else text
+    else:
+        if run.state is not RunState.SUCCESS:
+            raise UsageError(
+                f"the run '{run.name}' has not finished", where="distill.teacher", hint=f"hpcft show {run.name}"
+            )
+        found = model_of(run)
+    return job.model_copy(update={"distill": job.distill.model_copy(update={"teacher": found})})
 
 
 def around(layers: list[Layer], named: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hpcft.cluster.array import Queued
 
 # Their values are found from here, and the trial runs elsewhere.
-_PATHS = ("model.name", "data.dataset", "data.mix", "data.validation")
+_PATHS = ("model.name", "data.dataset", "data.mix", "data.validation", "distill.teacher", "distill.cache_folder")
 _SHOWN_PROBLEMS = 20
 
 
@@ -206,7 +206,8 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
     found: dict[Any, Job] = {}
     for job in jobs:
         data = job.data
-        key = (job.model.name, job.model.revision, data.dataset, data.validation, *data.mix, data.task)
+        asked = (job.distill.teacher, job.distill.student_layers, job.distill.student_hidden) if job.distills else ()
+        key = (job.model.name, job.model.revision, data.dataset, data.validation, *data.mix, data.task, *asked)
         found.setdefault(key, job)
     return list(found.values())
 

@@ -101,7 +101,12 @@ def _zero(job: Job) -> Iterator[Change]:
 
 
 def _four_bits(job: Job) -> Iterator[Change]:
-    if VARIANTS[job.variant].quantization != "nf4":
+    if job.distills:
+        # All of the student is trained; its teacher need not be exact.
+        held = ["none", "8bit", "4bit"]
+        for fewer in held[held.index(job.distill.teacher_quantization) + 1 :]:
+            yield {"distill.teacher_quantization": fewer}
+    elif VARIANTS[job.variant].quantization != "nf4":
         yield {"variant": "qlora"}
 
 

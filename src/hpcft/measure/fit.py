@@ -118,15 +118,18 @@ def step_shape(job: Job, target: Target) -> Shape:
     )
 
 
-def estimate(job: Job, weights: Weights, target: Target, held: Held | None) -> Estimate:
+def estimate(job: Job, weights: Weights, target: Target, held: Held | None, teacher: Weights | None = None) -> Estimate:
     """What a rank of a training job needs.
 
     Args:
         weights: the model's.
         held: what a step holds besides; without it the estimate is a lower bound.
+        teacher: the weights of the one that a distillation learns from.
     """
     shape = step_shape(job, target)
     fixed = [*_weights(job, weights, shape), *_optimizer(job, weights)]
+    if teacher is not None and not job.distill.cache:
+        fixed.append(_teacher(job, teacher, target))
     gradients = _gradients(job, weights, shape)
     buffers = _buffers(job, weights, shape, target)
     update = _update(job, weights)
@@ -165,6 +168,17 @@ def _weights(job: Job, weights: Weights, shape: Shape) -> list[Part]:
         own = trained * (weights.adapter + weights.head) / share
         parts.append(_exactly("adapter", own, f"{weights.trainable(full):,} parameters in {shape.trained}"))
     return parts
+
+
+def _teacher(job: Job, weights: Weights, target: Target) -> Part:
+    """A teacher that answers while its student is trained. Its logits are not told apart: beside the student's own
+    and their gradient they take what the model's own loss would, which the activations count."""
+    held, compute = job.distill.teacher_quantization, arithmetic(job, target)
+    each, share = _BYTES[compute], job.world_size if job.zero_stage == 3 and held == "none" else 1
+    matrices = weights.linear * {"none": float(each), "8bit": 1.0, "4bit": 0.5 + 1 / _BLOCK}[held]
+    divided = "" if share == 1 else f", divided over {share} ranks (ZeRO 3)"
+    how = f"{weights.base:,} parameters, matrices in {held if held != 'none' else compute}{divided}"
+    return _exactly("teacher", (matrices + each * weights.rest) / share, how)
 
 
 def _optimizer(job: Job, weights: Weights) -> list[Part]:

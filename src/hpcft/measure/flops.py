@@ -13,12 +13,12 @@ implementation computes it; element-wise work, to which rotary positions and nor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpcft.models.groups import FAMILIES
+from hpcft.models.load import undivided
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
@@ -157,6 +157,15 @@ def query_flops(config: PretrainedConfig, adapter: PeftConfig | None = None) -> 
     return QueryFlops(_forward(_with(twin(config), adapter), logits_to_keep=1))
 
 
+def head_flops(config: PretrainedConfig) -> int:
+    """FLOPs of the output head at one position.
+
+    Raises:
+        ArithmeticError, or what the model's own code meets on shapes alone: as `training_parts`.
+    """
+    return query_flops(config).forward.constant
+
+
 def _with(model: Any, adapter: PeftConfig | None) -> Any:
     if adapter is None:
         return model
@@ -229,21 +238,8 @@ def twin(config: PretrainedConfig, num_labels: int | None = None, attention: str
         if not _reads_only(config):
             # Without one, a decoder's head does not look for the last token that is no padding, among no numbers.
             plain.pad_token_id = None
-    with torch.device("meta"), _undivided():
+    with torch.device("meta"), undivided():
         return loader.from_config(plain, attn_implementation=attention)
-
-
-@contextmanager
-def _undivided() -> Iterator[None]:
-    """Make a model that ZeRO 3 does not divide: that would ask all ranks, and only one of them counts."""
-    from transformers.integrations import deepspeed as integration
-
-    reference = integration._hf_deepspeed_config_weak_ref
-    integration.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        integration._hf_deepspeed_config_weak_ref = reference
 
 
 def _reads_only(config: PretrainedConfig) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -151,8 +152,24 @@ def attention(job: Job, dtype: torch.dtype, device: torch.device) -> str | None:
 
     if job.model.attn_implementation != "auto":
         return job.model.attn_implementation
+    if job.distills and job.distill.loss == "attention":
+        # The others keep no maps.
+        return "eager"
     half = dtype in (torch.float16, torch.bfloat16)
     return "flash_attention_2" if device.type == "cuda" and half and find_spec("flash_attn") else None
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Make or load models that ZeRO 3 does not divide: each rank that does so has a whole one, and needs no other."""
+    from transformers.integrations import deepspeed as integration
+
+    reference = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = reference
 
 
 def load_base(

@@ -106,6 +106,16 @@ class RunPaths:
         return self.root / "checkpoints"
 
     @property
+    def student(self) -> Path:
+        """A student as it was made, for attempts to begin with; removed at the end."""
+        return self.root / "student"
+
+    @property
+    def lessons(self) -> Path:
+        """What a teacher said of the training rows; removed at the end."""
+        return self.root / "lessons"
+
+    @property
     def final_model(self) -> Path:
         """The adapter or model that the run is for."""
         return self.root / "final_model"

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hpcft.spec.distill import PROFILES, SHARES
 from hpcft.spec.faults import faults
 from hpcft.spec.job import Job
 from hpcft.spec.keys import fields
@@ -48,8 +49,22 @@ def merge(layers: list[Layer]) -> tuple[dict[str, tuple[Any, str]], list[Problem
         if len(given) == 1:
             other = _LIMITS[1 - _LIMITS.index(given[0])]
             merged[other] = (None, layer.values[given[0]][1])
-        merged |= layer.values
+        merged |= _other_share(layer) | layer.values
     return merged, problems
+
+
+def _other_share(layer: Layer) -> dict[str, tuple[Any, str]]:
+    """What is left for the other one of two weights that are one together, where a layer names one of them."""
+    given = [key for key in SHARES if key in layer.values]
+    if len(given) != 1:
+        return {}
+    value, where = layer.values[given[0]]
+    try:
+        rest = 1 - float(value)
+    except (TypeError, ValueError):
+        return {}
+    # Of a weight that is out of its range the error is told once.
+    return {SHARES[1 - SHARES.index(given[0])]: (round(rest, 12), where)} if 0 <= rest <= 1 else {}
 
 
 def build(layers: list[Layer]) -> Resolved:
@@ -87,12 +102,16 @@ def build(layers: list[Layer]) -> Resolved:
 
 
 def _recipe(merged: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-    """What the variant begins with, as the weakest layer; and LoRA in phases, which is on all of their modules."""
+    """What the variant, LoRA in phases, which is on all of their modules, and a profile of the distillation begin with,
+    as the weakest layers."""
     name = str(merged.get("variant", (Job.model_fields["variant"].default, ""))[0])
     variant = VARIANTS.get(name)
     found = {} if variant is None else {key: (value, f"variant {name}") for key, value in variant.recipe.items()}
     phases, where = merged.get("lora.phase_strategy", (None, ""))
-    return found | ({} if phases in (None, "null") else {"lora.target_module_group": ("both", where)})
+    if phases not in (None, "null"):
+        found["lora.target_module_group"] = ("both", where)
+    profile = str(merged.get("distill.profile", ("", ""))[0])
+    return found | {key: (value, f"profile {profile}") for key, value in PROFILES.get(profile, {}).items()}
 
 
 def flat(job: Job) -> dict[str, Any]:

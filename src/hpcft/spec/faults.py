@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from hpcft.spec.distill import STUDENT
 from hpcft.spec.identifiers import user_path
 from hpcft.spec.job import Job
 from hpcft.spec.parallelism import refusals
@@ -17,7 +18,8 @@ def faults(job: Job) -> list[tuple[str, str]]:
     if job.variant == "ptq":
         several = "ptq is several jobs: hpcft submit --variant ptq, or hpcft pipeline ptq"
         return [("variant", several)]
-    return [*_limits(job), *_model(job), *_data(job), *_method(job), *_phases(job), *refusals(job)]
+    parts = (_limits, _model, _data, _method, _phases, _distill, refusals)
+    return [fault for part in parts for fault in part(job)]
 
 
 def _one_process(job: Job) -> list[tuple[str, str]]:
@@ -72,6 +74,56 @@ def _phases(job: Job) -> list[tuple[str, str]]:
     if job.zero_stage is not None:
         message = "DeepSpeed divides what is trained once, before the first step, and phases change it; use one rank"
         found.append(("lora.phase_strategy", message))
+    return found
+
+
+def _distill(job: Job) -> list[tuple[str, str]]:
+    """What a distillation cannot be."""
+    d, found = job.distill, list[tuple[str, str]]()
+    if not job.distills:
+        if d.teacher is not None:
+            message = f"a teacher is for variant distill, and this job's is {job.variant}: it would not be asked"
+            found.append(("distill.teacher", message))
+        if job.model.name == STUDENT:
+            found.append(("model.name", "a student is made by variant distill alone; name a model"))
+        return found
+    if d.teacher is None:
+        found.append(("distill.teacher", "who teaches? Name a finished run, a folder or a hub id"))
+    if abs(d.alpha + d.beta - 1) > 1e-9:
+        message = (
+            f"alpha and beta are one together, and {d.alpha:g} + {d.beta:g} = {d.alpha + d.beta:g}; set one of them"
+        )
+        found.append(("distill.alpha", message))
+    if job.data.task == "classification":
+        found.append(("data.task", "a teacher's next-token distributions are learned, and a classifier has none"))
+    made = [key for key in ("student_layers", "student_hidden") if getattr(d, key) is not None]
+    if d.init_from_teacher != "none":
+        made.append("init_from_teacher")
+    if job.model.name != STUDENT:
+        message = f"shapes a student that is made, and model.name names one: {job.model.name}"
+        found += [(f"distill.{key}", message) for key in made]
+    elif job.model.trust_remote_code:
+        found.append(("model.trust_remote_code", "a student is made of code that is known here alone"))
+    return [*found, *_compared(job)]
+
+
+def _compared(job: Job) -> list[tuple[str, str]]:
+    """What its loss cannot go with."""
+    d, found = job.distill, list[tuple[str, str]]()
+    if d.loss == "attention" and job.model.attn_implementation not in ("auto", "eager"):
+        message = "attention maps are there with eager attention alone, which auto chooses for this loss"
+        found.append(("model.attn_implementation", message))
+    if d.loss != "response" and job.training.gradient_checkpointing:
+        message = f"loss {d.loss} looks at what layers give, and checkpointing computes them out of its sight"
+        found.append(("training.gradient_checkpointing", message))
+    if not d.cache:
+        return found
+    if d.top_k is None:
+        found.append(("distill.cache", "keeps the teacher's likeliest tokens: say how many, such as distill.top_k=64"))
+    if d.loss != "response":
+        found.append(("distill.cache", f"keeps distributions, and loss {d.loss} needs the teacher's layers"))
+    if job.data.streaming:
+        found.append(("distill.cache", "nobody knows the rows of a stream before they are trained"))
     return found
 
 

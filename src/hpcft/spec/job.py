@@ -9,8 +9,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from hpcft.spec.distill import DistillSection
+from hpcft.spec.section import Section
 from hpcft.spec.types import Identifier, Lang, Reference, ScriptPath, SlurmTime, Tag, ZeroStage, short
 from hpcft.spec.variants import VARIANTS
 
@@ -23,20 +25,13 @@ def _variant(name: str) -> str:
     return name
 
 
-class Section(BaseModel):
-    """Base of all sections: an unknown key is an error, never ignored."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
-
 class ModelSection(Section):
     """The base model."""
 
     name: Reference = Field(
         "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
-        description="hub id, local folder, or 'quickstart' (a small model made on this machine)",
+        description="hub id, local folder, 'quickstart' (a small model made on this machine), or 'student' (made after "
+        "distill.teacher, what variant distill begins with)",
     )
     revision: Reference | None = Field(None, description="commit, tag or branch of a hub model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -319,6 +314,7 @@ class Job(Section):
     peft: PeftSection = PeftSection()
     training: TrainingSection = TrainingSection()
     gradients: GradientsSection = GradientsSection()
+    distill: DistillSection = DistillSection()
     evaluation: EvaluationSection = EvaluationSection()
     merge: MergeSection = MergeSection()
     quantize: QuantizeSection = QuantizeSection()
@@ -335,6 +331,11 @@ class Job(Section):
     def ranks_per_node(self) -> int:
         """One a GPU, unless one process has all of them."""
         return 1 if self.kind == "bench" and self.bench.device_map == "auto" else self.resources.gpus_per_node
+
+    @property
+    def distills(self) -> bool:
+        """Whether the job learns from a teacher beside its data."""
+        return self.kind == "train" and self.variant == "distill"
 
     @property
     def zero_stage(self) -> int | None:

@@ -44,6 +44,8 @@ SHORT_NAMES: dict[str, str] = {
     "learning_rate": "training.learning_rate",
     "warmup_steps": "training.warmup_steps",
     "seed": "training.seed",
+    "teacher": "distill.teacher",
+    "temperature": "distill.temperature",
     "zero": "training.zero",
     "offload": "training.offload",
     "method": "quantize.method",
@@ -122,6 +124,8 @@ def nearest(key: str) -> str | None:
     >>> nearest("training.lernin_rate"), nearest("lr"), nearest("training.batch_size"), nearest("zzz")
     ('training.learning_rate', 'training.learning_rate', 'training.per_device_train_batch_size', None)
     """
+    if close := get_close_matches(key, list(fields()), n=1, cutoff=0.9):
+        return close[0]
     last = key.rpartition(".")[2].lower()
     if last in SHORT_NAMES:
         return SHORT_NAMES[last]

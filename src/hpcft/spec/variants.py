@@ -67,6 +67,17 @@ VARIANTS: dict[str, Variant] = {
     "p-tuning-v2": Variant("P-Tuning-v2", "p-tuning-v2", recipe={"training.learning_rate": 1e-2}),
     "bitfit": Variant("BitFit", "bitfit", recipe={"training.learning_rate": 1e-3}),
     "adapter": Variant("Adapter", "bottleneck", recipe={"training.learning_rate": 1e-3}),
+    # All weights of a student; rate and batch as of the earlier plugin.
+    "distill": Variant(
+        "Distillation",
+        None,
+        recipe={
+            "model.name": "student",
+            "training.learning_rate": 1e-4,
+            "training.per_device_train_batch_size": 16,
+            "training.gradient_accumulation_steps": 1,
+        },
+    ),
 }
 
 # wandb's `config.quantization_strategy` of a model that was quantised after training.

@@ -31,7 +31,8 @@ def run_name(label: str, dataset: str, run_id: str) -> str:
 
 # Of what a step measures, what wandb is told; the event log has all of it.
 _GRADIENTS = ("embed_norm", "attention_norm", "mlp_norm", "lm_head_norm", "total_norm")
-STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch", *_GRADIENTS])
+_LESSONS = ("distill_loss", "distill_kl", "distill_ce")
+STEP_METRICS = frozenset(["loss", "learning_rate", "grad_norm", "epoch", *_GRADIENTS, *_LESSONS])
 
 
 def is_point(step: int, log_every: int, total_steps: int) -> bool:
@@ -52,6 +53,8 @@ _ALIASES = {
     "eval_f1": "validation/f1_score",
     "eval_f1_score": "validation/f1_score",
     **{name: f"gradients/{name}" for name in _GRADIENTS},
+    # Of a distillation, a token each: what the teacher says, the divergence from it, the data's own answers.
+    **{name: name.replace("_", "/", 1) for name in _LESSONS},
 }
 
 

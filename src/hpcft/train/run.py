@@ -32,6 +32,7 @@ from hpcft.train.method import method_state
 from hpcft.train.phases import phases
 from hpcft.train.ranks import barrier, world_size
 from hpcft.train.resume import longest_save_s, newest_good, require_gain
+from hpcft.train.teaching import Teaching, teach, tidy, with_student
 from hpcft.train.trainer import FineTuner, Progress
 from hpcft.train.validate import Validator, evaluation_results, final_metrics, make_validator
 
@@ -51,6 +52,7 @@ def train(context: Context) -> dict[str, Any]:
     job, paths, rank = context.job, context.paths, context.rank
     resume = newest_good(context)
     require_gain(context, resume[1].step if resume else 0)
+    job = with_student(context)
     context.say("starting", f"loading the model {job.model.name}")
     # One rank makes or fetches what all of them then read.
     if rank.is_first:
@@ -64,6 +66,9 @@ def train(context: Context) -> dict[str, Any]:
         context.say("starting", fed.report.message())
 
     arguments = training_arguments(job, paths.checkpoints, context.device, resumed=resume is not None)
+    teaching = teach(context, job, fed, tokenizer, config) if job.distills else None
+    if teaching is not None:
+        fed = teaching.feed
     transformers.set_seed(job.training.seed)
     labels = fed.data.labels or None
     model = with_adapter(load_base(job, context.device, labels), job, classifier=labels is not None)
@@ -91,6 +96,7 @@ def train(context: Context) -> dict[str, Any]:
         method=method_state(job, model),
         gradients=_gradients(job, config, model),
         phases=phases(job, model, context.recorder),
+        objective=teaching.objective if teaching is not None else None,
         model=model,
         args=arguments,
         train_dataset=fed.train,
@@ -101,7 +107,7 @@ def train(context: Context) -> dict[str, Any]:
     _begin(context, counts, fed, str(model.config._attn_implementation), resume[1].step if resume else 0)
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
-    return _finish(context, trainer, counts, flops, validator, labels)
+    return _finish(context, trainer, counts, flops, validator, labels, teaching)
 
 
 def _gradients(job: Job, config: PretrainedConfig, model: Any) -> GradientNorms | None:
@@ -153,6 +159,7 @@ def _finish(
     flops: TrainingFlops | None,
     validator: Validator | None,
     labels: list[str] | None,
+    teaching: Teaching | None,
 ) -> dict[str, Any]:
     paths, state = context.paths, trainer.state
     context.say("finishing", "keeping the model")
@@ -171,7 +178,7 @@ def _finish(
     if labels is not None:
         keep_labels(paths.final_model, labels)
     artifacts = finish.verify_model(paths.final_model)
-    metrics = _summary(context, trainer, counts, flops, peak)
+    metrics = _summary(context, trainer, counts, flops, peak, teaching)
     evaluation: dict[str, Any] | None = None
     if validator is not None:
         scores, provenance = _validation_at(paths, kept)
@@ -197,12 +204,18 @@ def _finish(
     finish.mark_done(paths, context.attempt, last, artifacts)
     # Only now: an attempt that ends before the marker leaves the next one what it goes on from.
     finish.tidy_checkpoints(paths, {kept, last} if validator is not None else set())
+    tidy(paths)
     barrier()
     return metrics
 
 
 def _summary(
-    context: Context, trainer: FineTuner, counts: ParameterCount, flops: TrainingFlops | None, peak: dict[str, float]
+    context: Context,
+    trainer: FineTuner,
+    counts: ParameterCount,
+    flops: TrainingFlops | None,
+    peak: dict[str, float],
+    teaching: Teaching | None,
 ) -> dict[str, Any]:
     done, steps = trainer.progress.run, int(trainer.state.global_step)
     losses = [float(e["loss"]) for e in Run(context.paths.root).events("step")]
@@ -224,11 +237,13 @@ def _summary(
     }
     if flops is not None:
         shapes = int(done.padded_tokens), int(done.squares), int(done.samples)
-        total = flops.whole.total(*shapes)
+        total = flops.whole.total(*shapes) - (teaching.unpredicted(done) if teaching is not None else 0)
         metrics["train/total_training_flops_tflops"] = total / 1e12
         metrics["train/flops_per_step_tflops"] = total / 1e12 / steps
         if context.job.training.gradient_checkpointing:
             metrics["train/recomputation_flops_tflops"] = flops.recomputation.total(*shapes) / 1e12
+    if teaching is not None:
+        metrics |= teaching.figures(done)
     return metrics
 
 

@@ -18,7 +18,9 @@ from hpcft.errors import FutileError
 from hpcft.runs.paths import RunPaths
 from hpcft.tracking.names import canonical
 from hpcft.train.checkpoint import checkpoints
+from hpcft.train.counting import count_batch
 from hpcft.train.deadline import Deadline
+from hpcft.train.distill import FIGURES, Distiller
 from hpcft.train.gradients import GradientNorms
 from hpcft.train.measuring import MeasuringTrainer
 from hpcft.train.method import Method
@@ -40,6 +42,7 @@ class Totals:
         tokens: tokens that are not padding. padded_tokens: all of them.
         squares: sum over sequences of the padded length squared, for attention's share of the FLOPs.
         samples: sequences.
+        predicted: positions that the output head was computed at, where that is fewer than all (distillation).
     """
 
     seconds: float = 0.0
@@ -47,6 +50,7 @@ class Totals:
     padded_tokens: float = 0.0
     squares: float = 0.0
     samples: float = 0.0
+    predicted: float = 0.0
 
     def add(self, other: Totals) -> None:
         """Add another's counts."""
@@ -71,25 +75,6 @@ class Progress:
         return cls(Totals(**raw.get("run", {})), Totals(**raw.get("epoch", {})))
 
 
-def _count(inputs: Any) -> torch.Tensor:
-    """Tokens, tokens with padding, squares of the sequences' lengths, and sequences of a batch, shape (4,).
-
-    Rows laid end to end have no mask: their positions say where each begins, and its own length is what its attention
-    costs.
-    """
-    ids = inputs["input_ids"]
-    dtype = torch.float32 if ids.device.type == "mps" else torch.float64
-    if "position_ids" in inputs:
-        positions = inputs["position_ids"].to(dtype)
-        rows = (positions == 0).sum().to(dtype)
-        total = torch.full_like(rows, ids.numel())
-        # The odd numbers up to 2n - 1 add up to n², so no row's length has to be brought to the host.
-        return torch.stack([total, total, (2 * positions + 1).sum(), rows])
-    batch, length = ids.shape
-    shape = torch.tensor([batch * length, batch * length * length, batch], dtype=dtype)
-    return torch.cat([inputs["attention_mask"].sum().to(dtype)[None], shape.to(ids.device, non_blocking=True)])
-
-
 class FineTuner(MeasuringTrainer):
     """The trainer of all jobs.
 
@@ -101,6 +86,7 @@ class FineTuner(MeasuringTrainer):
         method: what the PEFT method learns beside the weights.
         gradients: measures the norms of the gradients.
         phases: says which modules are trained when.
+        objective: what is trained in place of the model's own loss, which is the one of the evaluation all the same.
         progress: counters to go on from.
         save_seconds: between two rolling checkpoints.
         deadline: when the job's time is over.
@@ -127,6 +113,7 @@ class FineTuner(MeasuringTrainer):
         method: Method | None = None,
         gradients: GradientNorms | None = None,
         phases: Phases | None = None,
+        objective: Distiller | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -145,7 +132,9 @@ class FineTuner(MeasuringTrainer):
         self.last = Totals()
         self._validate = validate
         self._eval_collator = eval_collator
-        self._counts = torch.zeros(4, dtype=torch.float64)
+        self._objective = objective
+        self._counts = torch.zeros(4 + (len(FIGURES) if objective is not None else 0), dtype=torch.float64)
+        self._figures: dict[str, float] = {}
         self._paused_s = 0.0
         self._step_began = time.monotonic()
         # It prints each step's figures as a dict; the recorder says them in words.
@@ -156,16 +145,30 @@ class FineTuner(MeasuringTrainer):
         self.gradients = gradients
         if phases is not None:
             self.add_callback(phases)
+        if objective is not None:
+            self.add_callback(objective)
         # After the Trainer's own flow callback, so that its decisions at a step's end are known here.
         self.add_callback(_StepEnd(self, stop, save_seconds))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch, counted. Counts stay on the device and are read once an optimizer step."""
-        counted = _count(inputs)
+        counted = count_batch(inputs)
         if self._counts.device != counted.device:
             self._counts = self._counts.to(counted)
-        self._counts += counted
+        self._counts[:4] += counted
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's in training, where there is one; the model's own in an evaluation, so that runs of all
+        variants can be compared by it."""
+        if self._objective is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self._objective(model, inputs, num_items_in_batch)
+        self._counts[4:] += self._objective.figures
+        # Divided by the answers of all ranks, whose gradients are averaged and not added.
+        return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The Trainer's, with the collator of the evaluation."""
@@ -182,13 +185,18 @@ class FineTuner(MeasuringTrainer):
         own = [float(v) for v in read.tolist()]
         self._counts.zero_()
         summed = sum_over_ranks([*own, *extra], self.args.device)
-        tokens, padded, squares, samples = summed[:4]
+        # Its own counts, then the figures of the objective, then the norms.
+        known = self._counts.numel()
+        done = Totals(0.0, *summed[:4])
+        if self._objective is not None:
+            answers, done.predicted, *sums = summed[4:known]
+            self._figures = {n: value / max(1.0, answers) for n, value in zip(FIGURES[2:], sums, strict=True)}
         if self.gradients is not None:
-            self.norms = self.gradients.norms(summed[4 : len(own)]) if norms is not None else {}
+            self.norms = self.gradients.norms(summed[known : len(own)]) if norms is not None else {}
         now = time.monotonic()
-        seconds = max(0.0, now - self._step_began - self._paused_s)
+        done.seconds = max(0.0, now - self._step_began - self._paused_s)
         self._step_began, self._paused_s = now, 0.0
-        return Totals(seconds, tokens, padded, squares, samples), summed[len(own) :]
+        return done, summed[len(own) :]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the step, which the Trainer logs after each optimizer step (`logging_steps=1`)."""
@@ -201,6 +209,8 @@ class FineTuner(MeasuringTrainer):
             metrics |= {"seconds": round(self.last.seconds, 6), "tokens": int(self.last.tokens)}
             metrics |= {"samples": int(self.last.samples), "padded_tokens": int(self.last.padded_tokens)}
             metrics["padded_squares"] = int(self.last.squares)
+            if self._objective is not None:
+                metrics |= self._figures | {"predicted": int(self.last.predicted)}
             self.recorder.step(self.state.global_step, self.state.max_steps, metrics | self.norms)
         if self.stop_on_nan:
             self._require_finite(metrics)

@@ -160,6 +160,13 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "移除 Adapter 的底层数",
         "어댑터를 뺀 하위 레이어 수",
     ),
+    # Distillation.
+    "student_size": (
+        "model size: {teacher:.1f}MB → {student:.1f}MB",
+        "模型大小: {teacher:.1f}MB → {student:.1f}MB",
+        "模型大小: {teacher:.1f}MB → {student:.1f}MB",
+        "모델 크기: {teacher:.1f}MB → {student:.1f}MB",
+    ),
     # Inference.
     "inference": ("Inference benchmark", "推理性能對比", "推理性能对比", "추론 성능 비교"),
     "latency_ms": ("Latency (ms)", "延遲 (ms)", "延迟 (ms)", "지연 시간 (ms)"),

@@ -21,7 +21,7 @@ def box(sections: Sequence[Sequence[str]], frame: Frame = "single") -> str:
     Args:
         sections: texts of one line each; an empty section is left out.
     """
-    top, across, end, side, left, right, foot, corner = _FRAMES[frame]
+    top, across, end, side, left, right, foot, corner = tuple(_FRAMES[frame])
     rule = across * (WIDTH - 2)
     parts = [
         "\n".join(f"{side} {pad(line, _ROOM)} {side}" for text in texts for line in _lines(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hpcft.display.room import clean
 from hpcft.display.tally import Sample, Tally
 from hpcft.runs.run import Run
 
@@ -58,7 +59,7 @@ def sample_rows(lessons: Mapping[str, Lesson]) -> list[list[str]]:
         last = len(lesson) - 1
         for place in sorted({round(i * last / (_MOST - 1)) for i in range(_MOST)}):
             step, sample = lesson[place]
-            texts = [sample.topic, sample.teacher, sample.student]
+            texts = [sample.topic, clean(sample.teacher), clean(sample.student)]
             rows.append([name, str(step), *texts, f"{sample.laziness:.2f}", f"{sample.loss:.4f}", sample.comment])
     return rows
 

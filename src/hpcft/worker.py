@@ -84,11 +84,11 @@ def main(argv: list[str] | None = None) -> int:
         if finished:
             # By an attempt that was still at it when this one started.
             return 0
-        _log_to(logging.FileHandler(paths.rank_log(attempt, rank.rank)))
+        _log_to(logging.FileHandler(paths.rank_log(attempt, rank.rank), encoding="utf-8"))
         if rank.is_first:
             from hpcft.train.recorder import Recorder
 
-            _log_to(logging.FileHandler(paths.logs))
+            _log_to(logging.FileHandler(paths.logs, encoding="utf-8"))
             recorder = Recorder(paths, attempt, job.tracking.log_every)
             recorder.status("starting", message=f"attempt {attempt} on {device}, {rank.world_size} rank(s)")
             log.info("attempt %d: %s on %s, %d rank(s)", attempt, paths.root.name, device, rank.world_size)

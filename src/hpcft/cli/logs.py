@@ -14,6 +14,7 @@ import typer
 from hpcft.cli.complete import runs
 from hpcft.cli.output import say
 from hpcft.cli.texts import ending
+from hpcft.display.room import shown_in
 from hpcft.errors import UsageError
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import read_record
@@ -105,7 +106,7 @@ class _Reader:
             # Each line begins with its time; one that does not belongs to the line before it.
             chosen = _by_time(chosen)
         for _, shown in chosen:
-            print(shown)
+            _print(shown)
         sys.stdout.flush()
         return bool(chosen)
 
@@ -115,14 +116,15 @@ class _Reader:
             if path not in self._at and self._at:
                 say(f"--- {path.parent.name if self._of_ranks else 'log'}: {path.name}")
             for line in self._news(path):
-                print(self._marked(path, line))
+                _print(self._marked(path, line))
         sys.stdout.flush()
 
     def print_rest(self) -> None:
         """Print last lines that were never ended."""
         for path, rest in self._rest.items():
             if rest:
-                print(self._marked(path, _text(rest)), flush=True)
+                _print(self._marked(path, _text(rest)))
+        sys.stdout.flush()
 
     def _news(self, path: Path) -> Iterator[str]:
         try:
@@ -144,6 +146,11 @@ class _Reader:
     def _marked(self, path: Path, line: str) -> str:
         found = _RANK.fullmatch(path.name) if self._rank is None else None
         return f"[rank {found[1]}] {line}" if found else line
+
+
+def _print(line: str) -> None:
+    # The boxes of a distillation, and what models say, are not for every terminal.
+    print(shown_in(line, sys.stdout.encoding))
 
 
 def _follow(run: Run, reader: _Reader) -> None:

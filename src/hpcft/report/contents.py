@@ -10,6 +10,7 @@ from typing import Any
 
 from hpcft.errors import HpcftError, UsageError
 from hpcft.report.curves import Curve, read_curves
+from hpcft.report.distillation import Lesson, facts, read_lessons
 from hpcft.report.latency import Latency, read_latency
 from hpcft.report.lineage import Lineage, lineages
 from hpcft.report.pareto import (
@@ -53,6 +54,7 @@ class Report:
         curves: metric → run → curve.
         latency: name of a row → what its benchmark measured.
         runs: all that is shown, ancestors too, by a name that is unique.
+        lessons: name of a run that is a distillation → its shown samples.
     """
 
     title: str
@@ -67,6 +69,7 @@ class Report:
     latency: dict[str, Latency]
     runs: dict[str, Run]
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    lessons: dict[str, Lesson] = field(default_factory=dict)
 
     @property
     def front(self) -> Front | None:
@@ -163,6 +166,7 @@ def gather(runs: Sequence[Run], title: str, baseline: str | None = None) -> Repo
         curves,
         latency,
         named,
+        lessons=read_lessons(named),
     )
     if baseline is not None:
         report.baseline = _baseline(baseline, report)
@@ -270,6 +274,8 @@ def document(report: Report) -> dict[str, Any]:
             for metric, of in report.curves.items()
         },
     }
+    if report.lessons:
+        shown["distillation"] = {name: facts(lesson) for name, lesson in report.lessons.items()}
     found: dict[str, Any] = without_nan(shown)
     return found
 

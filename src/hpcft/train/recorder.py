@@ -74,10 +74,16 @@ class Recorder:
             if self.tracker is not None:
                 self.tracker.log(step_point(metrics), step)
 
-    def metrics(self, kind: str, step: int, metrics: dict[str, float], **more: Any) -> None:
-        """Record figures that belong to an epoch or a validation; `more` is for the event log alone."""
+    def metrics(self, kind: str, step: int, metrics: dict[str, float], words: str | None = None, **more: Any) -> None:
+        """Record figures that belong to an epoch, a validation or a sample.
+
+        Args:
+            words: what logs.txt says of them; the figures themselves when absent.
+            more: for the event log alone.
+        """
         self.event(kind, step=step, metrics=metrics, **more)
-        log.log(PROGRESS, "%s: %s", kind.capitalize(), " | ".join(f"{k}={v:.6g}" for k, v in metrics.items()))
+        figures = " | ".join(f"{k}={v:.6g}" for k, v in metrics.items())
+        log.log(PROGRESS, "%s", f"{kind.capitalize()}: {figures}" if words is None else words)
         if self.tracker is not None:
             self.tracker.log(metrics, step)
 

@@ -23,6 +23,7 @@ from hpcft.train.distill import Display, Distiller
 from hpcft.train.feed import Feed
 from hpcft.train.lessons import LessonCollator, Lessons, learn, lesson_folder
 from hpcft.train.ranks import barrier, from_first, sum_over_ranks
+from hpcft.train.show import JobOutlet, Show
 from hpcft.train.stop import Stopped
 from hpcft.train.teacher import teacher_of
 from hpcft.viz.texts import text
@@ -101,7 +102,7 @@ def teach(
     Args:
         job: with the student's folder.
         config: the student's.
-        display: on the first rank.
+        display: on the first rank; the console's when absent.
 
     Raises:
         ConfigError: the student cannot learn from this teacher.
@@ -132,6 +133,8 @@ def teach(
         context.say("starting", f"loading the teacher {job.distill.teacher}")
         teacher = teacher_of(job, context.device)
     fed = replace(fed, train_collator=LessonCollator(fed.train_collator, lessons))
+    if display is None and context.recorder is not None:
+        display = Show(job.distill, tokenizer, JobOutlet(context.recorder))
     objective = Distiller(job.distill, teacher, display=display)
     # What other runs have asked is no work of this one.
     counted = not job.distill.cache or once is not None

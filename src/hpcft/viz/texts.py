@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from hpcft.errors import HpcftError
@@ -192,9 +193,18 @@ def text(key: str, lang: Lang = "en", **values: Any) -> str:
     Raises:
         HpcftError: no such language.
     """
+    return chosen(_TEXTS[key], lang).format(**values)
+
+
+def chosen(texts: Sequence[str], lang: Lang) -> str:
+    """That one of the same text in each of LANGUAGES which a language has.
+
+    Raises:
+        HpcftError: no such language.
+    """
     if lang not in LANGUAGES:
         raise HpcftError(f"there are no texts in '{lang}'", where="lang", hint=f"one of: {', '.join(LANGUAGES)}")
-    return _TEXTS[key][LANGUAGES.index(lang)].format(**values)
+    return texts[LANGUAGES.index(lang)]
 
 
 def metric_label(name: str, lang: Lang = "en") -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +30,20 @@ def test_the_end_of_what_the_job_printed(hpcft: Call, paths: Any) -> None:
     assert hpcft("logs", "mine").out.splitlines() == [f"line {n}" for n in range(4900, 5000)]
     assert hpcft("logs", "mine", "-n", "2").out == "line 4998\nline 4999\n"
     assert len(hpcft("logs", "mine", "-n", "0").out.splitlines()) == 5000
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "| ?? #-   |\n"), ("utf-8", "│ 汉 █░ 🎓│\n")])
+def test_a_terminal_without_utf8_shows_a_distillations_boxes_all_the_same(
+    paths: Any, encoding: str, shown: str
+) -> None:
+    paths.batch_log.write_text("│ 汉 █░ 🎓│\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcft.cli.main", "logs", str(paths.root)],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode(encoding) == shown
 
 
 def test_one_rank_a_past_attempt_and_all_ranks_in_the_order_of_their_times(hpcft: Call, paths: Any) -> None:

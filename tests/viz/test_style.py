@@ -51,13 +51,6 @@ def test_a37_importing_from_any_folder_works_and_does_not_load_matplotlib(tmp_pa
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize(
-    ("lang", "told"),
-    [
-        ("zh-TW", ["⚠️  視覺化失敗: no room", "訓練結果已保存，請手動查看 log_history"]),
-        ("en", ["⚠️  visualisation failed: no room", "the training's results are kept: see its log history"]),
-    ],
-)
 def test_a38_pictures_need_nothing_beside_matplotlib(tmp_path: Path) -> None:
     code = (
         "import sys; from hpcft.viz import plot_peft_comparison; "
@@ -69,6 +62,13 @@ def test_a38_pictures_need_nothing_beside_matplotlib(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("lang", "told"),
+    [
+        ("zh-TW", ["⚠️  視覺化失敗: no room", "訓練結果已保存，請手動查看 log_history"]),
+        ("en", ["⚠️  visualisation failed: no room", "the training's results are kept: see its log history"]),
+    ],
+)
 def test_a36_the_two_lines_of_a_failed_picture(lang: viz.Lang, told: list[str]) -> None:
     code = (
         "import sys; from hpcft.viz import guarded\n"

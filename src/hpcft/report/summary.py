@@ -90,6 +90,7 @@ def file_rows(run: Run) -> list[tuple[str, str]]:
         ("metrics", paths.metrics),
         ("loss picture", paths.root / "training_loss.png"),
         ("all curves", paths.root / "training_curves.png"),
+        ("gradient norms", paths.root / "gradient_norms.png"),
         ("log in words", paths.logs),
         ("job's output", paths.batch_log),
         ("configuration", paths.config),

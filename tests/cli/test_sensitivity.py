@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,15 @@ def test_b50_the_recipes_are_commands(hpcft: Call) -> None:
     values = [trial["overrides"] for trial in trials["overrides"]]
     assert sorted({int(value["lora.r"]) for value in values}) == [4, 8, 16, 32]
     assert {value["lora.target_module_group"] for value in values} == {"attention_only", "mlp_only"}
+
+
+def test_b52_it_runs_from_any_folder_and_says_where_it_looks(hpcft: Call, project: Path) -> None:
+    (project / "deep" / "down").mkdir(parents=True)
+    os.chdir(project / "deep" / "down")
+    assert hpcft("sensitivity", "--preset", "e2e_mlp", *SMALL, "--cluster", "local", "--dry-run").code == 0
+    answer = hpcft("sensitivity", "--compare", "e2e_mlp_only", "e2e_attention_only")
+    assert answer.code == 2
+    assert "results: no run called 'e2e_mlp_only'\n  there is no run in results yet" in answer.err
 
 
 def test_b51_the_advice_for_a_full_gpu_is_what_the_tool_says(hpcft: Call) -> None:

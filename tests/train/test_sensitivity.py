@@ -109,12 +109,12 @@ def test_a_picture_that_fails_costs_no_result(worker: Worker) -> None:
 
 
 def _break_pictures(rank: int) -> None:
-    from hpcft.viz import gradients
+    from hpcft.viz import gradient_layers
 
     def fail(*_: Any) -> None:
         raise RuntimeError("no colours")
 
-    gradients._draw_heatmap = fail
+    gradient_layers._draw_heatmap = fail
 
 
 def test_b47_a_configuration_is_set_by_the_keys_names() -> None:

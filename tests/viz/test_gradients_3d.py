@@ -31,7 +31,7 @@ def test_b46_all_types_are_drawn_under_their_names(tmp_path: Path, saved: list[F
         assert axes.name == "3d"
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("Component", "Optimizer step")
         names = [label.get_text() for label in axes.get_xticklabels()]
-        assert names == ["Embedding", "L0", "L1", "L2", "L3", "LM head"]
+        assert names == ["Embed", "L0", "L1", "L2", "L3", "LM head"]
 
 
 def test_b46_bars_show_ten_steps_the_first_and_the_last_among_them(tmp_path: Path, saved: list[Figure]) -> None:

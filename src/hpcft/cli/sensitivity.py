@@ -3,7 +3,7 @@ comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,11 @@ def sensitivity(
     if dynamic_lora:
         request = _with_phases(request)
     if batch:
-        _batch(request, wait=wait, dry_run=dry_run, json=json)
+        try:
+            _batch(request, wait=wait, dry_run=dry_run, json=json)
+        except KeyboardInterrupt:
+            say("\nno longer followed; jobs that were submitted go on: hpcft ls")
+            raise typer.Exit(130) from None
         return
     submit_plan(measured_plan(request), wait=wait, dry_run=dry_run, json=json)
 
@@ -118,11 +122,11 @@ def _batch(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
     plans = [measured_plan(replace(request, preset=preset)) for preset in BATCH]
     say(plans[0].reason)
     if dry_run:
-        found = {preset: previewed(planned) for preset, planned in zip(BATCH, plans, strict=True)}
+        shown = {preset: previewed(planned) for preset, planned in zip(BATCH, plans, strict=True)}
         if json:
-            as_json(found)
+            as_json(shown)
             return
-        for facts in found.values():
+        for facts in shown.values():
             table(f"{facts['directory']} asks for", list(facts["asks"].items()))
         return
     # Without Slurm they would only disturb each other.
@@ -133,9 +137,10 @@ def _batch(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
     over = wait or local
     finished = [one.run for one in launched if one.run.name not in failed]
     report = None
-    if over and len(finished) >= 2:
+    found = _comparable(run.paths.root for run in finished) if over else []
+    if len(found) >= 2:
         where = make_run_directory(finished[0].paths.root.parent, "comparison_report", "comparison_report").root
-        report = _report([experiment_of(run) for run in finished], where, quiet=json)
+        report = _report(found, where, quiet=json)
     if json:
         runs = {one.run.name: {"job_id": one.submitted.job_id, "state": str(one.run.state)} for one in launched}
         as_json({"runs": runs, "comparison": report})
@@ -193,22 +198,30 @@ def _compare(request: Request, idle: list[str], json: bool) -> None:
 
 
 def _experiments(texts: Sequence[str], results: Path) -> list[Experiment]:
-    """What was named, each once; what cannot be compared is told of and left out."""
-    found: dict[Path, Experiment] = {}
+    """What was named; what cannot be compared is told of and left out."""
+    folders: list[Path] = []
     # `results/SWEEP/*` names more than runs.
-    no_runs: list[str] = []
+    no_runs: list[Path] = []
     for text in texts:
-        group = group_folder(text, results)
-        for folder in run_folders(group) if group else [_folder(text, results)]:
-            if not any((folder / name).is_file() for name in ("config.yaml", "gradient_analysis.group_norms.csv")):
-                no_runs.append(text)
-                continue
-            try:
-                found.setdefault(folder.resolve(), _experiment(folder))
-            except HpcftError as error:
-                say(printable(f"left out: {str(error).splitlines()[0]}"))
+        if (group := group_folder(text, results)) is not None:
+            folders += run_folders(group)
+            continue
+        folder = _folder(text, results)
+        known = any((folder / name).is_file() for name in ("config.yaml", "gradient_analysis.group_norms.csv"))
+        (folders if known else no_runs).append(folder)
     if no_runs:
-        say(printable(f"left out, no runs: {', '.join(no_runs)}"))
+        say(printable(f"left out, no runs: {', '.join(map(str, no_runs))}"))
+    return _comparable(folders)
+
+
+def _comparable(folders: Iterable[Path]) -> list[Experiment]:
+    """The experiments in some folders, each once; of one that cannot be compared it is told why."""
+    found: dict[Path, Experiment] = {}
+    for folder in folders:
+        try:
+            found.setdefault(folder.resolve(), _experiment(folder))
+        except HpcftError as error:
+            say(printable(f"left out: {str(error).splitlines()[0]}"))
     return _distinct(list(found.values()))
 
 

@@ -125,7 +125,10 @@ def write_gradients(log: GradientLog, base: Path) -> None:
         base: path without an ending, usually `gradient_analysis` in the run directory.
     """
     make_private(base.parent)
-    columns = {"step": log.steps, **{f"{group}_norm": log.group_norms[group] for group in GROUPS}}
+    columns: dict[str, Sequence[float]] = {
+        "step": log.steps,
+        **{f"{group}_norm": log.group_norms[group] for group in GROUPS},
+    }
     write_atomic(_named(base, _GROUPS_END), _table(columns))
     layered = {
         f"layer_{layer}_{group}": [row[layer] for row in log.layer_norms[group]]

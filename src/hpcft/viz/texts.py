@@ -153,7 +153,7 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "✅ 추론 성능 비교를 그렸습니다",
     ),
     # Gradient norms. The groups are the modules' own names.
-    "embed": ("Embedding", "Embedding", "Embedding", "Embedding"),
+    "embed": ("Embed", "Embed", "Embed", "Embed"),
     "attention": ("Attention", "Attention", "Attention", "Attention"),
     "mlp": ("MLP", "MLP", "MLP", "MLP"),
     "lm_head": ("LM head", "LM head", "LM head", "LM head"),

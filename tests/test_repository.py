@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -72,3 +73,11 @@ def test_u11_the_readmes_tour_runs_as_it_stands(tmp_path: Path, small_quickstart
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (tmp_path / "results" / "first" / "final_model" / "adapter_model.safetensors").is_file()
+
+
+def test_b1_what_the_gradient_study_needs_comes_with_the_package() -> None:
+    needed = "torch transformers peft datasets matplotlib numpy pandas tqdm accelerate nltk rouge_score sacrebleu"
+    assert [name for name in needed.split() if importlib.util.find_spec(name) is None] == []
+    # What earlier tools needed besides, for the looks of their pictures and for one score.
+    text = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    assert not re.search(r"^\s*(?:import|from) (?:seaborn|pandas|evaluate)\b", text, re.MULTILINE)

@@ -136,6 +136,16 @@ def test_a_quantised_run_is_labelled_ptq(hpcft: Call, results: Path, fake_slurm:
     assert (job["variant"], job["quantize"]["method"]) == ("ptq", "bnb-int8")
 
 
+def test_b29_a_final_model_is_evaluated_by_hand_on_a_set_of_one_s_own(
+    hpcft: Call, results: Path, fake_slurm: Any
+) -> None:
+    folder = results / "first" / "final_model"
+    job = submitted(hpcft, "evaluate", str(folder), "--dataset", "other.csv", "--eval-samples", "3")
+    assert (job["kind"], job["model"]["name"]) == ("evaluate", str(folder))
+    assert job["data"]["validation"].endswith("other.csv")
+    assert job["data"]["eval_samples"] == 3
+
+
 def test_a_folder_and_a_hub_id_are_models_too(results: Path) -> None:
     folder = results.parent / "base"
     assert (find_subject(str(folder), results).model, find_subject(str(folder), results).run) == (str(folder), None)

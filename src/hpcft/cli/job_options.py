@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from hpcft.spec.build import Resolved
     from hpcft.spec.layers import Layer
 
-_NO_EVAL = "evaluation.enabled"
+# Options without a value, each of which switches a key off.
+_SWITCHES = {
+    "no_eval": ("evaluation.enabled", "No validation."),
+    "no_layer_norm": ("gradients.layer_norm", "No gradient norms of single layers."),
+}
 # Characters of an option's choices, beyond which they stand in its help text, where lines may break.
 _LONGEST_CHOICE = 90
 # Keys without an option of their own for training; how variant ptq quantises is asked with it.
@@ -43,6 +47,8 @@ class Request:
         options: key → (text, the option as it is spelt).
         pairs: `--set` values. words: bare arguments, a spec file or `key=value`.
         kind: what the job does. subject: the run or model that it works on, unless it trains.
+        means: values that the verb itself stands for; stronger than files and the environment, weaker than what was
+            typed. verb: where those come from.
     """
 
     options: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -52,6 +58,14 @@ class Request:
     cluster: str | None = None
     kind: str = "train"
     subject: str | None = None
+    means: dict[str, Any] = field(default_factory=dict)
+    verb: str = ""
+
+    def spelled(self, *but: str) -> list[str]:
+        """What was typed about the job, as it is spelt, but for some keys."""
+        own = [flag for key, (_, flag) in self.options.items() if key not in but]
+        own += ["--set" for pair in self.pairs if pair.partition("=")[0] not in but] + self.words
+        return own + [flag for flag, on in (("--preset", self.preset), ("--cluster", self.cluster)) if on]
 
 
 @dataclass
@@ -183,7 +197,9 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
         ),
     ]
     if kind in ("train", "pipeline", "sweep", "lab"):
-        parameters.append(_parameter("no_eval", bool, typer.Option(False, "--no-eval", help="No validation.")))
+        for name, (_, text) in _SWITCHES.items():
+            flag = "--" + name.replace("_", "-")
+            parameters.append(_parameter(name, bool, typer.Option(False, flag, help=text)))
     names: dict[str, tuple[str, str]] = {}
     known = fields()
     for key, flags in _flags().items():
@@ -218,8 +234,9 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             kind=kind,
             subject=given.get("subject"),
         )
-        if given.get("no_eval"):
-            request.options[_NO_EVAL] = ("false", "--no-eval")
+        for switch, (key, _) in _SWITCHES.items():
+            if given.get(switch):
+                request.options[key] = ("false", "--" + switch.replace("_", "-"))
         function(request, **{p.name: given[p.name] for p in own})
 
     command.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
@@ -260,9 +277,11 @@ def plan(request: Request, allocation: dict[str, str] | None = None) -> Plan:
 
 def typed_layers(request: Request) -> list[Layer]:
     """Everything that files, the environment and the command line say of the job, weakest first."""
-    from hpcft.spec.layers import environment_layer, pairs_layer
+    from hpcft.spec.layers import environment_layer, mapping_layer, pairs_layer
 
     layers = [*_file_layers(request), environment_layer(os.environ)]
+    if request.means:
+        layers.append(mapping_layer(request.means, request.verb))
     layers.append(pairs_layer([w for w in request.words if not _is_spec(w)], ""))
     layers.append(_strongest(request))
     return layers

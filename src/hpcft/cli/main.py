@@ -15,7 +15,7 @@ from hpcft import __version__
 from hpcft.cli.texts import EXIT_CODES, ending
 from hpcft.errors import HpcftError, NotAllowedError
 
-# verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`.
+# verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`, a hyphen being an underscore there.
 VERBS = {
     "submit": "Render a job's batch script, submit it, and follow it with --wait.",
     "run": "Run the same job here and now; inside salloc, on the whole allocation.",
@@ -30,6 +30,8 @@ VERBS = {
     "lab": "A PEFT method from set-up to deployment: train, score, measure, merge, with pictures.",
     "sweep": "Try a grid, random values or a search: many trials, few arrays of Slurm.",
     "bench": "Measure a model's latency, memory and FLOPs.",
+    "sensitivity": "Measure gradient norms of attention, MLP and each layer; compare such runs.",
+    "gradients-3d": "Draw a run's gradient norms over layers and steps in three dimensions.",
     "ls": "List runs, by state, variant, model, group or age.",
     "show": "Show one run: state, attempts, scores, costs, files.",
     "status": "How runs are, a line each, with an exit code for scripts.",
@@ -59,6 +61,11 @@ VERBS = {
 COMPLETE = "_HPCFT_COMPLETE"
 
 
+def verb_module(verb: str) -> Any:
+    """The module of a verb."""
+    return import_module(f"hpcft.cli.{verb.replace('-', '_')}")
+
+
 class _Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -66,7 +73,7 @@ class _Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
             return None
-        return typer.main.get_command(import_module(f"hpcft.cli.{cmd_name}").app)
+        return typer.main.get_command(verb_module(cmd_name).app)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """The verbs from their table, without loading one of them, and the options."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import Any
 
 import typer
 
 from hpcft.cli.complete import choices
 from hpcft.cli.job_options import Request, takes_job
-from hpcft.cli.main import VERBS
+from hpcft.cli.main import VERBS, verb_module
 from hpcft.cli.texts import EXIT_CODES, ending
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -43,6 +42,7 @@ FILES = {
     "results/RUN/evaluation_results.json": "scores of the kept model",
     "results/RUN/predictions.jsonl": "every validation input, its answer, and what was right",
     "results/RUN/metrics.json": "costs: time, FLOPs, memory, parameters, tokens a second",
+    "results/RUN/gradient_analysis.*": "gradient norms by group and layer at each step; of `hpcft sensitivity`",
     "results/RUN/checkpoints/": "the best and the last checkpoint",
     "results/RUN/attempts/N/events.jsonl": "one record for every optimizer step of the Nth attempt",
     "results/RUN/provenance.json, results/RUN/code/": "machine, versions, commit; the code itself",
@@ -64,7 +64,7 @@ def commands() -> list[tuple[str, Any]]:
     """(words, command) of every verb, those inside a verb behind it."""
     found: list[tuple[str, Any]] = []
     for verb in VERBS:
-        command = typer.main.get_command(import_module(f"hpcft.cli.{verb}").app)
+        command = typer.main.get_command(verb_module(verb).app)
         inner = getattr(command, "commands", {})
         found += [(f"hpcft {verb} {name}", inner[name]) for name in inner] or [(f"hpcft {verb}", command)]
     return found

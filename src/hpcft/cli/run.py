@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import typer
 
-from hpcft.cli.job_options import Request, plan, takes_job
+from hpcft.cli.job_options import Plan, Request, plan, takes_job
 from hpcft.cli.output import say, table
 from hpcft.cli.texts import ending
+
+if TYPE_CHECKING:
+    from hpcft.cli.launch import Launched
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -28,15 +35,7 @@ def run(request: Request) -> None:
     from hpcft.cluster.steer import stop_process
     from hpcft.runs.record import read_record
 
-    if launch.inside_allocation():
-        planned = plan(request, launch.allocation())
-        say(f"{planned.reason}; on the whole allocation: {planned.resolved.job.world_size} ranks")
-        launched = launch.launch(planned, launch.start_in_allocation)
-    else:
-        request.cluster = request.cluster or "local"
-        planned = plan(request)
-        say(planned.reason)
-        launched = launch.launch(planned)
+    launched = start_here(request, plan)
     table("running", [("run", launched.run.name), ("log", str(launched.submitted.log))])
     try:
         launch.wait(launched)
@@ -49,3 +48,20 @@ def run(request: Request) -> None:
     except KeyboardInterrupt:
         stop_process(read_record(launched.run.paths.root), now=True)
         raise typer.Exit(130) from None
+
+
+def start_here(request: Request, make_plan: Callable[[Request, dict[str, str] | None], Plan]) -> Launched:
+    """Start a job here and now; inside salloc, on the whole allocation.
+
+    Args:
+        make_plan: makes the job's plan of what was typed and of the allocation's resources.
+    """
+    from hpcft.cli import launch
+
+    if launch.inside_allocation():
+        planned = make_plan(request, launch.allocation())
+        say(f"{planned.reason}; on the whole allocation: {planned.resolved.job.world_size} ranks")
+        return launch.launch(planned, launch.start_in_allocation)
+    planned = make_plan(replace(request, cluster=request.cluster or "local"), None)
+    say(planned.reason)
+    return launch.launch(planned)

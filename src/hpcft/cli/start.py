@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import typer
 
@@ -33,7 +34,15 @@ def start(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
 
         run_pipeline("ptq", request, wait=wait, dry_run=dry_run, json=json)
         return
-    planned = plan(request)
+    submit_plan(plan(request), wait=wait, dry_run=dry_run, json=json)
+
+
+def submit_plan(planned: Plan, *, wait: bool, dry_run: bool, json: bool) -> None:
+    """Submit a job that is built; or with `dry_run` show what would be submitted.
+
+    Raises:
+        HpcftError: it is refused, or with `wait` it failed.
+    """
     say(planned.reason)
     if dry_run:
         _show(planned, json)
@@ -80,18 +89,28 @@ def of_training(request: Request) -> Request:
     return replace(request, options={**request.options, "variant": ("lora", "--variant")}, pairs=pairs)
 
 
-def _show(planned: Plan, json: bool) -> None:
+def previewed(planned: Plan) -> dict[str, Any]:
+    """What would be submitted: `asks`, `script` and `directory`.
+
+    Raises:
+        HpcftError: it would be refused.
+    """
     from hpcft.cli.launch import check, preview
     from hpcft.cluster.render import what_it_asks
 
     check(planned)
-    asks = what_it_asks(planned.resolved.job, planned.profile)
     paths, script = preview(planned)
+    asks = dict(what_it_asks(planned.resolved.job, planned.profile))
+    return {"asks": asks, "script": script, "directory": str(paths.root)}
+
+
+def _show(planned: Plan, json: bool) -> None:
+    found = previewed(planned)
     if json:
-        as_json({"asks": dict(asks), "script": script, "directory": str(paths.root)})
+        as_json(found)
         return
-    table("it asks for", asks)
+    table("it asks for", list(found["asks"].items()))
     if planned.profile.scheduler == "local":
         say("the local cluster runs the worker without a script; this is the one that Slurm would get")
     print()
-    print(script, end="")
+    print(found["script"], end="")

@@ -172,9 +172,7 @@ def _refuse_values(request: Request, verb: str) -> None:
     Raises:
         UsageError: with the first of them.
     """
-    own = [flag for key, (_, flag) in request.options.items() if key != "results"]
-    own += ["--set" for pair in request.pairs if not pair.startswith("results=")] + request.words
-    own += [flag for flag, on in (("--preset", request.preset), ("--cluster", request.cluster)) if on]
+    own = request.spelled("results")
     if own:
         raise UsageError(f"means nothing with {verb}: the sweep's jobs stay as they were begun", where=own[0][:60])
 

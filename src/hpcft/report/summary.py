@@ -93,6 +93,7 @@ def file_rows(run: Run) -> list[tuple[str, str]]:
         ("parameters", paths.root / "parameter_distribution.png"),
         ("model sizes", paths.root / "model_size_comparison.png"),
         ("lab", paths.root / "lab.json"),
+        ("gradient norms", paths.root / "gradient_norms.png"),
         ("log in words", paths.logs),
         ("job's output", paths.batch_log),
         ("configuration", paths.config),

@@ -101,6 +101,12 @@ class RunPaths:
         return self.root / "results_summary.json"
 
     @property
+    def gradients(self) -> Path:
+        """Gradient norms: `.group_norms.csv`, `.layer_norms.csv`, `.summary.json` and `.gradient_norms.json`, each
+        behind this path."""
+        return self.root / "gradient_analysis"
+
+    @property
     def checkpoints(self) -> Path:
         """`checkpoint-N/`: best and last."""
         return self.root / "checkpoints"

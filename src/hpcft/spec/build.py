@@ -179,7 +179,10 @@ def _message(item: dict[str, Any], value: Any) -> str:
         return f"{shown} {_KINDS[kind]}"
     if kind == "literal_error":
         expected = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        near = get_close_matches(str(value), expected, n=1)
+        # What a shell leaves of a word is its beginning: of an unquoted attn->mlp->both `attn-`.
+        near = get_close_matches(str(value), expected, n=1) or [
+            e for e in expected if value and e.startswith(str(value))
+        ]
         guess = f"; did you mean {near[0]}?" if near else ""
         return f"{shown} is not one of {', '.join(expected)}{guess}"
     return str(item["msg"]).removeprefix("Value error, ")

@@ -12,6 +12,7 @@ from hpcft.errors import HpcftError, NotAllowedError
 from hpcft.report.figures import history, parameters
 from hpcft.runs.attempt import require_newest
 from hpcft.runs.files import write_json
+from hpcft.runs.gradients import gradients_of, write_gradients
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run
 from hpcft.train.checkpoint import (
@@ -28,6 +29,7 @@ from hpcft.train.checkpoint import (
     sync_folders,
 )
 from hpcft.viz import Lang, guarded, plot_parameter_distribution, plot_training_curves, plot_training_loss
+from hpcft.viz.gradients import draw_gradients
 
 log = logging.getLogger(__name__)
 
@@ -137,14 +139,29 @@ def write_results(
     metrics: dict[str, Any],
     evaluation: dict[str, Any] | None,
 ) -> None:
-    """`metrics.json`, `evaluation_results.json` (with validation) and `results_summary.json`."""
+    """`metrics.json`, `evaluation_results.json` (with validation), `results_summary.json`, and where gradients were
+    measured what `keep_gradients` makes of them."""
     write_json(paths.metrics, metrics)
     if evaluation is not None:
         write_json(paths.evaluation, evaluation)
-    write_json(
-        paths.results_summary,
-        {"config": config, "train_loss": metrics.get("train/final_loss"), "evaluation": evaluation},
-    )
+    summary = {"config": config, "train_loss": metrics.get("train/final_loss"), "evaluation": evaluation}
+    if (stats := guarded(keep_gradients)(paths)) is not None:
+        summary["gradient_stats"] = stats
+    write_json(paths.results_summary, summary)
+
+
+def keep_gradients(paths: RunPaths) -> dict[str, Any] | None:
+    """Write and draw the gradient norms of the event log.
+
+    Returns:
+        Their statistics by group; None when none were measured.
+    """
+    gradients = gradients_of(Run(paths.root))
+    if gradients is None:
+        return None
+    write_gradients(gradients, paths.gradients)
+    draw_gradients(gradients, paths.root, paths.root.name)
+    return gradients.summary()
 
 
 def mark_done(paths: RunPaths, attempt: int, step: int, artifacts: dict[str, Any]) -> None:

@@ -42,6 +42,14 @@ PEFT_COLORS = {
 FALLBACK_COLOR = "#95a5a6"
 # Those of the picture of the losses alone.
 TRAIN_LOSS_COLOR, EVAL_LOSS_COLOR = "#2196F3", "#FF9800"
+# Those of the gradient norms, by group of modules.
+GROUP_COLORS = {
+    "embed": "#4CAF50",
+    "attention": "#2196F3",
+    "mlp": "#FF9800",
+    "lm_head": "#9C27B0",
+    "total": "#E53935",
+}
 
 _CJK_FONTS = (
     "Noto Sans CJK TC",
@@ -85,7 +93,7 @@ def guarded(function: Callable[P, T], lang: Lang = "en") -> Callable[P, T | None
 
 @contextmanager
 def picture(
-    path: Path, *, rows: int = 1, columns: int = 1, size: tuple[float, float] = (10, 6)
+    path: Path, *, rows: int = 1, columns: int = 1, size: tuple[float, float] = (10, 6), projection: str | None = None
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure in the common style, saved as PNG when the block ends, and not when it fails.
 
@@ -96,6 +104,7 @@ def picture(
         path: PNG to write; its folder is made.
         rows, columns: of panels.
         size: width and height in inches.
+        projection: of the panels, such as `3d`.
     """
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -113,7 +122,8 @@ def picture(
     with style.context(["default", common]):
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         FigureCanvasAgg(figure)
-        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+        panels = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection})
+        yield figure, list(panels.flat)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             if not _cjk_fonts() and _has_cjk(figure):

@@ -205,7 +205,6 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "평균 그래디언트 노름 (L2)",
     ),
     "logarithmic": ("{name}, logarithmic", "{name}，對數尺度", "{name}，对数尺度", "{name}, 로그 눈금"),
-    "layer": ("Layer", "層", "层", "레이어"),
     "component": ("Component", "模組", "模块", "구성 요소"),
     "gradients": ("Gradient norms", "梯度範數", "梯度范数", "그래디언트 노름"),
     "gradients_compared": (

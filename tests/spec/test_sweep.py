@@ -45,8 +45,8 @@ def test_shipped_sweeps_run_hpcft_with_the_arguments_that_it_takes(path: Path) -
     assert sweep.metric.goal == "minimize"
 
 
-def test_the_four_questions_come_ready() -> None:
-    assert {p.stem for p in SHIPPED} == {"rank", "target_groups", "learning_rate", "variants"}
+def test_five_questions_come_ready() -> None:
+    assert {p.stem for p in SHIPPED} == {"rank", "target_groups", "learning_rate", "variants", "gradient_rank"}
 
 
 def test_a_grid_is_in_the_order_of_the_file_with_the_last_key_the_quickest(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Section:
     _prefix: str
 
     def __init__(self, values: dict[str, Any], prefix: str) -> None:
-        self.__dict__ |= {"_values": values, "_prefix": prefix}
+        self.__dict__.update(_values=values, _prefix=prefix)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -115,7 +115,7 @@ class ExperimentConfig(Section):
 
     def __init__(self, **keys: Any) -> None:
         super().__init__({}, "")
-        self.__dict__ |= {name: Section(self._values, f"{name}.") for name in sections()}
+        self.__dict__.update({name: Section(self._values, f"{name}.") for name in sections()})
         for name, value in keys.items():
             setattr(self, name, value)
 

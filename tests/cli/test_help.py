@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
+from support.gradients import events, made
 from support.sweeps import sweep_folder
 
 from hpcft.cli.main import VERBS
 from hpcft.cli.texts import EXIT_CODES
 from hpcft.cluster.trial import find_trial, make_trial
+from hpcft.runs.events import EventLog
+from hpcft.runs.gradients import write_gradients
+from hpcft.runs.paths import RunPaths
 from hpcft.runs.sweep import SweepFolder
 
 Call = Callable[..., Any]
 NESTED = {"config": ("show",), "cluster": ("ls", "show", "probe"), "dashboard": ("push",), "tools": ("list", "install")}
 COMMANDS = [(verb, *inner) for verb in VERBS for inner in [(), *((i,) for i in NESTED.get(verb, ()))]]
+
+
+STARTING = ["submit", "evaluate", "merge", "quantize", "bench", "pipeline", "lab", "sweep", "drill", "sensitivity"]
 
 
 def examples(text: str) -> list[str]:
@@ -61,6 +69,16 @@ def evaluate(run: Path) -> None:
     (run / "predictions.jsonl").write_text(json.dumps(line) + "\n")
 
 
+def measure(run: Path) -> None:
+    """What a run has besides whose gradients were measured."""
+    paths = RunPaths(run)
+    paths.attempt(1).mkdir(parents=True)
+    with EventLog(paths.events(1)) as log:
+        for event in events(made(4, 2)):
+            log.append(event.pop("kind"), **event)
+    write_gradients(made(4, 2), paths.gradients)
+
+
 def dry(line: str) -> list[str]:
     """The words of an example behind `hpcft`, without starting a job: `run` takes what `submit` takes."""
     line = line.removeprefix("source <(").removesuffix(")").removeprefix("until ").partition("; do")[0]
@@ -69,7 +87,7 @@ def dry(line: str) -> list[str]:
     if words[0] == "run":
         words[0] = "submit"
     words = [word for word in words if word != "--wait"]
-    starts = words[0] in ("submit", "evaluate", "merge", "quantize", "bench", "pipeline", "lab", "sweep", "drill")
+    starts = words[0] in STARTING and "--compare" not in words
     if (starts or words[:2] == ["tools", "install"]) and "--dry-run" not in words:
         words.append("--dry-run")
     # Without jobs a drill reads a cluster's settings, and this machine has none.
@@ -84,10 +102,9 @@ def finished_runs(hpcft: Call, project: Path, model: Path) -> None:
     for name in ("first", "second"):
         finish(project / "results" / name)
         evaluate(project / "results" / name)
+        measure(project / "results" / name)
     finish(project / "results" / "first_merge", model)
-    attempt = project / "results/first/attempts/1"
-    attempt.mkdir(parents=True)
-    (attempt / "rank3.log").write_text("words\n")
+    (project / "results/first/attempts/1/rank3.log").write_text("words\n")
 
 
 def job_of_slurm(hpcft: Call, fake_slurm: Any, state: str) -> None:
@@ -115,6 +132,9 @@ def test_u11_every_example_runs(
     words: tuple[str, ...],
 ) -> None:
     monkeypatch.setenv("HPCFT_CACHE", str(small_quickstart))
+    if words == ("sensitivity",):
+        # Its pictures are many; docs/sensitivity.md has them rendered.
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
     (project / "pairs.csv").write_text("source,target\na,b\nc,d\n")
     (project / "job.yaml").write_text("model: {name: quickstart}\ndata: {dataset: quickstart}\n")
     (project / "test.csv").write_text("source,target\na,b\nc,d\n")

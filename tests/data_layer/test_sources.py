@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.fake_hub import FakeHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +247,33 @@ def test_without_internet_the_real_client_is_told_off_at_once(tmp_path: Path) ->
     ).stdout
     assert "tuetschek/e2e_nlg" in answer
     assert "not in the cache" in answer
+
+
+def test_b52_a_damaged_copy_in_the_cache_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    rows = [{"source": f"question {i}", "target": f"answer {i}"} for i in range(20)]
+    (tmp_path / "pairs" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom hpcft.data.sources import cache_of, read_rows\n"
+        "from hpcft.errors import DataError\n"
+        "assert len(list(read_rows('guild/pairs'))) == 20\n"
+        "(table,) = cache_of('guild/pairs').rglob('*.arrow')\n"
+        "info, whole = table.with_name('dataset_info.json'), table.read_bytes()\n"
+        "cuts = [lambda: table.write_bytes(whole[:-200]), lambda: table.write_bytes(b''), table.unlink]\n"
+        "for cut in [*cuts, lambda: table.write_bytes(whole) and info.write_text('{')]:\n"
+        "    cut()\n"
+        "    try:\n        list(read_rows('guild/pairs'))\n"
+        "    except DataError as error:\n        print(error)\n"
+    )
+    with FakeHub("guild/pairs", tmp_path / "pairs", kind="datasets").running() as hub:
+        told = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 8
+    folder = tmp_path / "cache" / "datasets" / "guild___pairs"
+    assert all(line.startswith(str(folder)) and "is a damaged copy of the data set" in line for line in said[::2])
+    assert all("remove that folder and fetch the set again" in line for line in said[1::2])
 
 
 def test_reading_loads_none_of_the_heavy_libraries() -> None:

@@ -45,7 +45,7 @@ def test_shipped_sweeps_run_hpcft_with_the_arguments_that_it_takes(path: Path) -
     assert sweep.metric.goal == "minimize"
 
 
-def test_the_five_questions_come_ready() -> None:
+def test_five_questions_come_ready() -> None:
     assert {p.stem for p in SHIPPED} == {"rank", "target_groups", "learning_rate", "variants", "gradient_rank"}
 
 

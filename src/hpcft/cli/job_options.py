@@ -30,7 +30,7 @@ _SWITCHES = {
     "no_layer_norm": ("gradients.layer_norm", "No gradient norms of single layers."),
 }
 # Characters of an option's choices, beyond which they stand in its help text, where lines may break.
-_LONGEST_CHOICE = 90
+_LONGEST_CHOICE = 55
 # Keys without an option of their own for training; how variant ptq quantises is asked with it.
 _OF_STAGES = ("bench.", "merge.")
 # Of the typed layers the last ones: bare pairs, and options with `--set`.

@@ -35,10 +35,10 @@ _ATTENTION_FIRST = "attn->mlp->both"
 @app.command(
     epilog=ending(
         [
-            "hpcft sensitivity --preset e2e_attention --batch_size 2 --grad_accum 8 --dry-run",
-            "hpcft sensitivity --model quickstart --dataset quickstart --target both --max-steps 8 --wait",
-            "hpcft sensitivity --batch --num_samples 100 --max_steps 50 --dry-run",
-            "hpcft sensitivity --compare results/e2e_attention_only results/e2e_mlp_only",
+            "hpcft sensitivity --model quickstart --dataset quickstart --target both --max_steps 8 --name first --wait",
+            "hpcft sensitivity --preset e2e_attention --model quickstart --dataset quickstart --batch_size 2 --dry-run",
+            "hpcft sensitivity --batch --model quickstart --dataset quickstart --max_steps 50 --dry-run",
+            "hpcft sensitivity --compare results/first results/second",
         ],
         SUBMIT_CODES | {0: "submitted, or compared; with --wait: finished"},
     )
@@ -250,6 +250,7 @@ def _distinct(found: list[Experiment]) -> list[Experiment]:
 
 def _report(found: Sequence[Experiment], folder: Path, *, quiet: bool) -> dict[str, Any]:
     about = {one.name: one.about for one in found}
+    say(f"drawing {len(found)} experiments")
     summary = generate_summary_report({one.name: one.gradients for one in found}, folder, about=about)
     if not quiet:
         head = ["run", "attention, mean norm", "MLP, mean norm", "attention / MLP", "trained parameters"]

@@ -248,6 +248,25 @@ _NEWLINE = {".csv": "", ".tsv": "", ".jsonl": "\n", ".json": None}
 _RECODE = "convert it, for example with: iconv -f LATIN1 -t UTF-8"
 
 
+def _damaged_copy(name: str, subset: str | None) -> tuple[Path, str] | None:
+    """The folder of a hub set's copy in the cache that cannot be read, and what is wrong with it."""
+    import pyarrow
+
+    for info in cache_of(name).glob(f"{subset or '*'}/*/*/dataset_info.json"):
+        try:
+            json.loads(info.read_text(encoding="utf-8"))
+            tables = list(info.parent.glob("*.arrow"))
+            for table in tables:
+                with pyarrow.memory_map(str(table)) as file, pyarrow.ipc.open_stream(file) as stream:
+                    for _ in stream:
+                        pass
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            return info.parent, str(error).splitlines()[0]
+        if not tables:
+            return info.parent, "its rows are missing"
+    return None
+
+
 def _read_hub(name: str, subset: str | None, revision: str | None, *, streaming: bool = False) -> Iterator[Row]:
     from datasets import load_dataset
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -261,6 +280,12 @@ def _read_hub(name: str, subset: str | None, revision: str | None, *, streaming:
             # The hub keeps a converted copy of sets that were made by a script, which is not run any more.
             rows = load_dataset(name, subset, split="train", revision="refs/convert/parquet", streaming=streaming)
     except Exception as error:
+        if (damaged := _damaged_copy(name, subset)) is not None:
+            raise DataError(
+                f"is a damaged copy of the data set '{name}': {damaged[1]}",
+                where=str(damaged[0]),
+                hint="remove that folder and fetch the set again, where there is internet: hpcft fetch",
+            ) from error
         # The hub's client raises errors of half a dozen libraries for "not there" and "not reachable".
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         state = "the job has no internet and it is not in the cache" if HF_HUB_OFFLINE else said

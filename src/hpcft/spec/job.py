@@ -98,7 +98,7 @@ class LoraSection(Section):
     phase_strategy: Literal["attn->mlp->both", "both->mlp->attn", "both->mlp->both", "early->late"] | None = Field(
         None,
         description="train parts of the adapter one after the other; early->late: the lower, the middle, the upper "
-        "third of the layers; begins with target_module_group both; in quotes, since > means something to a shell",
+        "third of the layers; begins with target_module_group both; quote it, for the shell",
     )
     phase1_end: int = Field(100, ge=1, description="last optimizer step of the first phase")
     phase2_end: int = Field(200, ge=2, description="last optimizer step of the second phase")

@@ -128,13 +128,13 @@ def nearest(key: str) -> str | None:
     >>> nearest("training.lernin_rate"), nearest("lr"), nearest("training.batch_size"), nearest("zzz")
     ('training.learning_rate', 'training.learning_rate', 'training.per_device_train_batch_size', None)
     """
-    if close := get_close_matches(key, list(fields()), n=1, cutoff=0.9):
-        return close[0]
     last = key.rpartition(".")[2].lower()
-    if last in SHORT_NAMES:
-        return SHORT_NAMES[last]
     if last in _ELSEWHERE:
         return _ELSEWHERE[last]
+    if close := get_close_matches(key, list(fields()), n=1, cutoff=0.9):
+        return close[0]
+    if last in SHORT_NAMES:
+        return SHORT_NAMES[last]
     if close := get_close_matches(key, list(fields()), n=1, cutoff=0.75):
         return close[0]
     by_last: dict[str, str] = {}

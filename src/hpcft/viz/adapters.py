@@ -109,11 +109,9 @@ def _draw_layers(axes: Axes, parts: Sequence[AdapterPart], layers: int, lang: La
     for layer, end in enumerate(ends):
         said = f"{end:,}" if end else text("no_adapter", lang)
         if layers <= _NUMBERED_LAYERS or not end:
-            label = axes.annotate(
-                said, (end, layer), textcoords="offset points", xytext=(4, 0), va="center", fontsize=9
-            )
+            note = axes.annotate(said, (end, layer), textcoords="offset points", xytext=(4, 0), va="center", fontsize=9)
             if not end:
-                label.set(style="italic", color="#555555")
+                note.set(style="italic", color="#555555")
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set(ylabel=text("layer", lang), xlabel=text("adapter_params", lang), ylim=(-0.6, layers - 0.4))
     axes.set_xlim(0, 1.2 * max(ends))

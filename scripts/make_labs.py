@@ -171,7 +171,7 @@ def _tasks() -> list[Cell]:
     return [
         text("A second task: an adapter of its own, on the same base."),
         shell(
-            "hpcft submit --preset lab --variant adapter --dataset quickstart-questions"
+            "hpcft submit --preset lab --variant adapter --dataset quickstart-notices"
             ' --results "$LAB" --name second --wait'
         ),
         python(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.data.e2e import VENUES, Row, make_questions, make_rows, write_csv
+from hpcft.data.e2e import VENUES, Row, make_notices, make_rows, write_csv
 from hpcft.data.kinds import read_source
 from hpcft.spec.job import DataSection
 
@@ -85,17 +85,20 @@ def test_a_written_file_reads_back_as_the_same_rows(tmp_path: Path) -> None:
     assert [(p.source, p.target) for p in source.pairs] == [(r.mr, r.ref) for r in rows]
 
 
-def test_questions_are_answered_by_what_they_ask_about() -> None:
-    asked = make_questions(200, 3)
-    assert asked == make_questions(200, 3)
-    assert asked != make_questions(200, 4)
-    assert len({q.context for q in asked}) == 200
-    assert len({q.question for q in asked}) == 6
-    assert all(q.answer in slots(q.context).values() for q in asked)
+def test_a_notice_says_what_its_input_says() -> None:
+    rows = make_notices(200, 3)
+    assert rows == make_notices(200, 3)
+    assert rows != make_notices(200, 4)
+    assert len({row.mr for row in rows}) == 200
+    for row in rows:
+        told = slots(row.mr)
+        told.pop("familyFriendly", None)
+        assert all(value in row.ref for value in told.values()), row
 
 
-def test_questions_are_a_set_of_their_own() -> None:
-    found = read_source("quickstart-questions", DataSection())
-    assert found.task == "qa"
+def test_notices_are_a_set_of_their_own() -> None:
+    found = read_source("quickstart-notices", DataSection())
+    assert found.task == "generation"
+    assert (found.columns.source, found.columns.context) == ("instruction", "input")
     assert len(found.pairs) == 600
     assert found.skipped == 0

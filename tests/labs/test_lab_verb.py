@@ -69,7 +69,7 @@ def test_ones_own_data_is_the_first_task_s_and_not_the_second_s(hpcft: Call, pro
         for name, stage in stages(answer).items()
     }
     own = str(project / "pairs.csv")
-    assert (sets["base"], sets["train"], sets["scores"], sets["second"]) == (own, own, own, "quickstart-questions")
+    assert (sets["base"], sets["train"], sets["scores"], sets["second"]) == (own, own, own, "quickstart-notices")
 
 
 def test_the_list_of_labs(hpcft: Call) -> None:
@@ -161,6 +161,6 @@ def test_a33_the_lab_of_adapters_compares_two_tasks_and_draws_the_structure(hpcf
     assert "model_size_comparison.png" not in told["pictures"]
     first, second = told["tasks"]
     assert (first["task"], first["metric"]) == ("quickstart", "ROUGE-L F1")
-    assert (second["task"], second["metric"]) == ("quickstart-questions", "token F1")
+    assert (second["task"], second["metric"]) == ("quickstart-notices", "ROUGE-L F1")
     assert all(isinstance(row[key], float) for row in (first, second) for key in ("base", "tuned"))
     assert "cannot be merged" in (folder / "report.html").read_text()

@@ -53,6 +53,10 @@ def test_a15_answering_is_read_from_a_benchmark_and_absent_figures_stay_absent(m
     figures = {"inference/avg_latency_ms_per_sample": 12.5, "inference/throughput_tokens_per_sec": 80}
     run = make_run("bench", {"kind": "bench"}, metrics=figures)
     assert answering(str(run.paths.root)) == {"latency_ms": 12.5, "throughput": 80}
+    # A model that answers in fewer words is not the faster one.
+    batches = [{"batch": size, "latency_ms": {"mean": 10.0 * size}, "tokens_per_sec": 5.0} for size in (4, 1)]
+    run = make_run("in-full", {"kind": "bench"}, metrics=figures, benchmark={"synthetic": batches})
+    assert answering(run) == {"latency_ms": 10.0, "throughput": 5.0}
     with pytest.raises(DataError, match="hpcft bench other"):
         answering(make_run("other", {}))
 

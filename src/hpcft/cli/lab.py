@@ -32,7 +32,7 @@ def lab(
         None,
         "--second-task",
         metavar="DATA",
-        help="Of `adapter`: what its second adapter is trained on. [quickstart-questions]",
+        help="Of `adapter`: what its second adapter is trained on. [quickstart-notices]",
     ),
     wait: bool = typer.Option(False, "--wait", help="Follow the jobs to their end. Without Slurm this is always so."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the stages and what is left to do; submit nothing."),

@@ -21,25 +21,6 @@ AREAS = ("riverside", "city centre")
 NEARS = ("the Old Bridge", "the Clock Tower", "the Glass Theatre", "the Market Hall", "the Stone Arch")
 
 
-_QUESTIONS = {
-    "kind": "What kind of place is it?",
-    "food": "What food does it serve?",
-    "price": "What are the prices?",
-    "rating": "How do customers rate it?",
-    "area": "In which area is it?",
-    "near": "What is it near?",
-}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question about a meaning representation, and its answer."""
-
-    question: str
-    context: str
-    answer: str
-
-
 @dataclass(frozen=True)
 class Row:
     """A meaning representation and one sentence that says it."""
@@ -152,6 +133,16 @@ def _visit(v: Venue) -> str:
     return text + (f", with {' and '.join(offers)}." if offers else ".")
 
 
+def _notice(v: Venue) -> str:
+    told = [f"{v.food} {v.kind}" if v.food else v.kind]
+    told += [_area(v.area)] if v.area else []
+    told += [f"near {v.near}"] if v.near else []
+    told += [_price(v.price)] if v.price else []
+    told += [f"rated {v.rating}"] if v.rating else []
+    told += [] if v.family is None else ["families welcome" if v.family else "adults only"]
+    return f"{v.name}: {'; '.join(told)}"
+
+
 _STYLES = (_plain, _place_first, _visit)
 
 
@@ -177,15 +168,9 @@ def make_rows(inputs: int, seed: int) -> list[Row]:
     return rows
 
 
-def make_questions(count: int, seed: int) -> list[Question]:
-    """Questions, each about a venue of its own."""
-    rng = random.Random(seed + 2)  # noqa: S311
-    asked: list[Question] = []
-    for venue in make_venues(count, seed):
-        told = [name for name in _QUESTIONS if getattr(venue, name) is not None]
-        name = rng.choice(told)
-        asked.append(Question(_QUESTIONS[name], venue.meaning(), getattr(venue, name)))
-    return asked
+def make_notices(count: int, seed: int) -> list[Row]:
+    """Rows of a second task on such inputs: a short notice instead of sentences, one for each of `count` venues."""
+    return [Row(venue.meaning(), _notice(venue)) for venue in make_venues(count, seed)]
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

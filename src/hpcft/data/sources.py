@@ -12,16 +12,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
-from hpcft.data.e2e import make_questions, make_rows
+from hpcft.data.e2e import make_notices, make_rows
 from hpcft.errors import DataError, UnavailableError
 from hpcft.spec.identifiers import user_path
 
 QUICKSTART = "quickstart"
-QUESTIONS = "quickstart-questions"
+NOTICES = "quickstart-notices"
 # Sets that this package makes.
-MADE = (QUICKSTART, QUESTIONS)
-_QUICKSTART_INPUTS = 240
-_QUESTIONS = 600
+MADE = (QUICKSTART, NOTICES)
+_QUICKSTART_INPUTS, _NOTICES = 240, 600
+_ASKED = "Write a short notice about this venue."
 
 # Known names → hub ids.
 HUB_NAMES = {"e2e_nlg": "tuetschek/e2e_nlg", "samsum": "knkarthick/samsum"}
@@ -36,7 +36,7 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
     """Rows of a data set, each with the place where it stands, for errors.
 
     Args:
-        dataset: `quickstart`, `quickstart-questions`, a known name, a path of a .csv, .tsv, .jsonl or .json file, or
+        dataset: `quickstart`, `quickstart-notices`, a known name, a path of a .csv, .tsv, .jsonl or .json file, or
             a hub id.
         subset: configuration of a hub set.
         revision: commit, tag or branch of a hub set.
@@ -45,10 +45,9 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
         DataError: a file that is missing, empty or broken; names the line.
         UnavailableError: a hub set that is neither cached nor reachable.
     """
-    if dataset == QUESTIONS:
-        asked = make_questions(_QUESTIONS, 1)
-        rows = ({"question": q.question, "context": q.context, "answer": q.answer} for q in asked)
-        return ((f"row {i}", row) for i, row in enumerate(rows, 1))
+    if dataset == NOTICES:
+        short = make_notices(_NOTICES, 1)
+        return ((f"row {i}", {"instruction": _ASKED, "input": r.mr, "output": r.ref}) for i, r in enumerate(short, 1))
     if dataset == QUICKSTART:
         made = make_rows(_QUICKSTART_INPUTS, 0)
         return ((f"row {i}", {"mr": r.mr, "ref": r.ref}) for i, r in enumerate(made, 1))

@@ -45,8 +45,10 @@ def perplexity(
         for start in range(0, len(mine), batch_size):
             between()
             batch = {k: v.to(device) for k, v in collate(mine[start : start + batch_size]).items()}
-            labels = batch.pop("labels")[:, 1:]
-            logits = model(**batch, use_cache=False).logits[:, :-1].float()
+            labels = batch.pop("labels")
+            # A soft prompt's vectors stand in front, and have logits of their own.
+            logits = model(**batch, use_cache=False).logits[:, -labels.shape[1] : -1].float()
+            labels = labels[:, 1:]
             total += float(cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"))
             tokens += float((labels != IGNORED).sum())
     total, tokens = sum_over_ranks([total, tokens], device)

@@ -12,7 +12,7 @@ from hpcft.spec.variants import VARIANTS
 
 # The preset that every lab begins with.
 PRESET = "lab"
-SECOND_TASK = "quickstart-questions"
+SECOND_TASK = "quickstart-notices"
 # What says which rows the second task has, and how they read.
 _ROWS = (
     *("data.dataset", "data.mix", "data.validation", "data.subset", "data.revision", "data.task"),

@@ -96,7 +96,7 @@ def plot_adapter_structure(
 
 
 def _draw_layers(axes: Axes, parts: Sequence[AdapterPart], layers: int, lang: Lang) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     ends = [0] * layers
     for place, module in enumerate(dict.fromkeys(part.module for part in parts)):
@@ -109,20 +109,19 @@ def _draw_layers(axes: Axes, parts: Sequence[AdapterPart], layers: int, lang: La
     for layer, end in enumerate(ends):
         said = f"{end:,}" if end else text("no_adapter", lang)
         if layers <= _NUMBERED_LAYERS or not end:
-            said_at = axes.annotate(
-                said, (end, layer), textcoords="offset points", xytext=(4, 0), va="center", fontsize=9
-            )
+            note = axes.annotate(said, (end, layer), textcoords="offset points", xytext=(4, 0), va="center", fontsize=9)
             if not end:
-                said_at.set(style="italic", color="#555555")
+                note.set(style="italic", color="#555555")
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set(ylabel=text("layer", lang), xlabel=text("adapter_params", lang), ylim=(-0.6, layers - 0.4))
     axes.set_xlim(0, 1.2 * max(ends))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
 
 def _draw_drop(axes: Axes, parts: Sequence[AdapterPart], layers: int, method: str, lang: Lang) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     kept = [sum(part.parameters for part in parts if part.layer >= lowest) for lowest in range(layers + 1)]
     axes.bar(range(layers + 1), kept, color=method_color(method), alpha=0.8)
@@ -138,6 +137,7 @@ def _draw_drop(axes: Axes, parts: Sequence[AdapterPart], layers: int, method: st
                 fontweight="bold",
             )
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel=text("dropped_layers", lang), ylabel=text("adapter_params", lang))
     axes.set_title(text("adapter_drop", lang), fontweight="bold")
     axes.grid(visible=False, axis="x")

@@ -127,8 +127,14 @@ def nearest(key: str) -> str | None:
 
     >>> nearest("training.lernin_rate"), nearest("lr"), nearest("training.batch_size"), nearest("zzz")
     ('training.learning_rate', 'training.learning_rate', 'training.per_device_train_batch_size', None)
+    >>> nearest("distil.alpha"), nearest("alpha")
+    ('distill.alpha', 'lora.lora_alpha')
     """
-    last = key.rpartition(".")[2].lower()
+    section, _, last = key.lower().rpartition(".")
+    for near in get_close_matches(section, sections(), n=1, cutoff=0.8):
+        # Its section alone is misspelt.
+        if f"{near}.{last}" in fields():
+            return f"{near}.{last}"
     if last in _ELSEWHERE:
         return _ELSEWHERE[last]
     if close := get_close_matches(key, list(fields()), n=1, cutoff=0.9):

@@ -36,6 +36,7 @@ def test_b46_the_command_draws_from_the_base_path(hpcft: Call, tmp_path: Path) -
         (("--input", "nowhere", "--output", "x"), 65, "nowhere.group_norms.csv: there is no such table"),
         (("--input", "run", "--output", "x", "--type", "pie"), 2, "--type: 'pie' is not one of"),
         (("--input", "run", "--output", "x", "--module", "head"), 2, "--module: 'head' is not one of"),
+        (("--input", "run", "--output", "x", "--lang", "fr"), 2, "--lang: 'fr' is not one of en, zh-TW"),
         (("--output", "x"), 2, "--input"),
     ],
 )

@@ -167,6 +167,7 @@ def test_b3_a_dry_run_of_the_batch_makes_nothing(hpcft: Call, fake_slurm: Any) -
         (("--batch", "--compare", "a", "b"), 2, "exclude each other"),
         (("--compare", "a", "b", "--lr", "1"), 2, "--lr: means nothing with --compare"),
         (("--compare", "a", "b", "--wait"), 2, "--wait: means nothing with --compare"),
+        (("--compare", "a", "b", "--lang", "fr"), 2, "--lang: 'fr' is not one of en, zh-TW"),
         (("--compare",), 2, "0 of what was named can be compared; two are needed"),
         (("--compare", "nothing"), 2, "no run called 'nothing'"),
         (("--log-frequency", "0"), 78, "--log-frequency: gradients.log_frequency: must be at least 1"),

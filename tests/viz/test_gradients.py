@@ -178,6 +178,12 @@ def test_b36_to_b39_every_picture_of_a_run_has_a_linear_and_a_logarithmic_versio
     assert "mine" in drawn(saved, "gradient_norms.png").get_suptitle()
 
 
+def test_the_pictures_of_a_run_are_in_its_language(tmp_path: Path, saved: list[Figure]) -> None:
+    draw_gradients(made(2, 2), tmp_path, "mine", "zh-TW")
+    assert "梯度" in drawn(saved, "gradient_norms.png").get_suptitle()
+    assert drawn(saved, "layer_heatmap.png").axes[0].get_ylabel() == "層"
+
+
 def test_b22_without_layers_the_groups_alone_are_drawn(
     tmp_path: Path, saved: list[Figure], caplog: pytest.LogCaptureFixture
 ) -> None:

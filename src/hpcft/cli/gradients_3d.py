@@ -12,6 +12,7 @@ from hpcft.runs.files import explained, make_private
 from hpcft.runs.gradients import load_gradient_log_from_csv
 from hpcft.spec.identifiers import user_path
 from hpcft.viz.gradients_3d import KINDS, MODULES, plot_gradients_3d
+from hpcft.viz.texts import LANGUAGES, known_language
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -49,6 +50,7 @@ def gradients_3d(
         help="attention or mlp alone; combined: the sum of both norms; stacked: one on top of the other.",
         autocompletion=_modules,
     ),
+    lang: str = typer.Option("en", "--lang", metavar="|".join(LANGUAGES), help="Language of the pictures."),
     no_interactive: bool = typer.Option(
         False, "--no-interactive", help="As without it: pictures are files, and no window is opened."
     ),
@@ -57,10 +59,11 @@ def gradients_3d(
     for given, known, option in ((kind, _TYPES, "--type"), (module, MODULES, "--module")):
         if given not in known:
             raise UsageError(f"'{given[:40]}' is not one of {', '.join(known)}", where=option)
+    chosen = known_language(lang, "--lang")
     gradients = load_gradient_log_from_csv(base)
     folder = user_path(str(output))
     with explained(folder, "make the folder"):
         make_private(folder)
-    drawn = plot_gradients_3d(gradients, folder, KINDS if kind == _ALL else [kind], module)
+    drawn = plot_gradients_3d(gradients, folder, KINDS if kind == _ALL else [kind], module, lang=chosen)
     for path in drawn:
         print(path)

@@ -20,6 +20,8 @@ from hpcft.runs.create import make_run_directory
 from hpcft.runs.gradients import load_gradient_log_from_csv
 from hpcft.runs.run import Run, find_run, group_folder, run_folders
 from hpcft.spec.identifiers import user_path
+from hpcft.spec.types import Lang
+from hpcft.viz.texts import known_language
 
 if TYPE_CHECKING:
     from hpcft.cli.launch import Launched
@@ -140,7 +142,7 @@ def _batch(request: Request, *, wait: bool, dry_run: bool, json: bool) -> None:
     found = _comparable(run.paths.root for run in finished) if over else []
     if len(found) >= 2:
         where = make_run_directory(finished[0].paths.root.parent, "comparison_report", "comparison_report").root
-        report = _report(found, where, quiet=json)
+        report = _report(found, where, plans[0].resolved.job.lang, quiet=json)
     if json:
         runs = {one.run.name: {"job_id": one.submitted.job_id, "state": str(one.run.state)} for one in launched}
         as_json({"runs": runs, "comparison": report})
@@ -184,15 +186,16 @@ def _failed(launched: Sequence[Launched]) -> list[str]:
 
 
 def _compare(request: Request, idle: list[str], json: bool) -> None:
-    own = [*replace(request, words=[]).spelled("results"), *idle]
+    own = [*replace(request, words=[]).spelled("results", "lang"), *idle]
     if own:
         raise UsageError("means nothing with --compare: those runs are finished", where=own[0])
     results = Path(request.options.get("results", ("results", ""))[0])
+    lang = known_language(*request.options.get("lang", ("en", "--lang")))
     found = _experiments(request.words, results)
     if len(found) < 2:
         raise UsageError(f"{len(found)} of what was named can be compared; two are needed", where="--compare")
     parent = Path(found[0].about["directory"]).parent
-    report = _report(found, make_run_directory(parent, None, "comparison").root, quiet=json)
+    report = _report(found, make_run_directory(parent, None, "comparison").root, lang, quiet=json)
     if json:
         as_json(report)
 
@@ -248,10 +251,11 @@ def _distinct(found: list[Experiment]) -> list[Experiment]:
     ]
 
 
-def _report(found: Sequence[Experiment], folder: Path, *, quiet: bool) -> dict[str, Any]:
+def _report(found: Sequence[Experiment], folder: Path, lang: Lang, *, quiet: bool) -> dict[str, Any]:
     about = {one.name: one.about for one in found}
     say(f"drawing {len(found)} experiments")
-    summary = generate_summary_report({one.name: one.gradients for one in found}, folder, about=about)
+    logs = {one.name: one.gradients for one in found}
+    summary = generate_summary_report(logs, folder, about=about, lang=lang)
     if not quiet:
         head = ["run", "attention, mean norm", "MLP, mean norm", "attention / MLP", "trained parameters"]
         rows = [

@@ -122,8 +122,8 @@ def tidy_checkpoints(paths: RunPaths, keep: set[int]) -> None:
 
 
 def draw(paths: RunPaths, lang: Lang = "en") -> None:
-    """`training_loss.png`, `training_curves.png` and `parameter_distribution.png` from what the run has recorded. A
-    picture that fails stops nothing."""
+    """`training_loss.png`, `training_curves.png` and `parameter_distribution.png` from what the run has recorded, and
+    the pictures of its gradients where they were measured. A picture that fails stops nothing."""
     folder, run = paths.root, Run(paths.root)
     found = history(run)
     guarded(plot_training_loss, lang)(
@@ -131,6 +131,8 @@ def draw(paths: RunPaths, lang: Lang = "en") -> None:
     )
     guarded(plot_training_curves, lang)(found, title=folder.name, save_path=folder / "training_curves.png", lang=lang)
     guarded(plot_parameter_distribution, lang)(parameters(run), folder / "parameter_distribution.png", lang)
+    if (gradients := guarded(gradients_of, lang)(run)) is not None:
+        draw_gradients(gradients, folder, folder.name, lang)
 
 
 def write_results(
@@ -139,8 +141,8 @@ def write_results(
     metrics: dict[str, Any],
     evaluation: dict[str, Any] | None,
 ) -> None:
-    """`metrics.json`, `evaluation_results.json` (with validation), `results_summary.json`, and where gradients were
-    measured what `keep_gradients` makes of them."""
+    """`metrics.json`, `evaluation_results.json` (with validation), `results_summary.json`, and the tables of the
+    gradients' norms where they were measured."""
     write_json(paths.metrics, metrics)
     if evaluation is not None:
         write_json(paths.evaluation, evaluation)
@@ -151,7 +153,7 @@ def write_results(
 
 
 def keep_gradients(paths: RunPaths) -> dict[str, Any] | None:
-    """Write and draw the gradient norms of the event log.
+    """Write the tables of the event log's gradient norms.
 
     Returns:
         Their statistics by group; None when none were measured.
@@ -160,7 +162,6 @@ def keep_gradients(paths: RunPaths) -> dict[str, Any] | None:
     if gradients is None:
         return None
     write_gradients(gradients, paths.gradients)
-    draw_gradients(gradients, paths.root, paths.root.name)
     return gradients.summary()
 
 

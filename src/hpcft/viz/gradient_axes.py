@@ -85,7 +85,7 @@ def set_scale(axes: Axes, scale: str) -> None:
     if scale == "log":
         plain_ticks(axes.yaxis, *axes.get_ylim())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.dataLim.y1)
 
 
 def plain_ticks(axis: Any, low: float | None, high: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from hpcft.errors import HpcftError
+from hpcft.errors import HpcftError, UsageError
 from hpcft.spec.types import Lang
 
 LANGUAGES: tuple[Lang, ...] = get_args(Lang)
@@ -258,6 +258,21 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "Attention 위에 MLP를 쌓음",
     ),
 }
+
+
+def known_language(name: str, where: str) -> Lang:
+    """A language that was typed.
+
+    Args:
+        where: the option.
+
+    Raises:
+        UsageError: there are no texts in it.
+    """
+    found = next((lang for lang in LANGUAGES if lang == name), None)
+    if found is None:
+        raise UsageError(f"'{name[:40]}' is not one of {', '.join(LANGUAGES)}", where=where)
+    return found
 
 
 def text(key: str, lang: Lang = "en", **values: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support.forked import ask_to_stop, at_micro_batch, kill, work
 from support.worker import Worker
+from transformers import AutoModelForCausalLM
 
 from hpcft.errors import ConfigError
 from hpcft.measure.flops import analytic_forward_flops
@@ -28,9 +28,13 @@ SMALL: dict[str, Any] = {"training": {"num_train_epochs": 1}, "tracking": {"mode
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four layers with the tokens of the tiny model."""
+    """Four layers with the tokens of the tiny model, and opinions."""
     folder = tmp_path_factory.mktemp("teacher")
     build_model(folder, steps=0, hidden=64, layers=4, vocab=512, seed=5)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.lm_head.weight *= 20
+    model.save_pretrained(folder)
     return folder
 
 
@@ -51,8 +55,8 @@ def make(jobs: Worker, teacher: Path) -> Callable[..., Run]:
 
 @pytest.fixture(scope="module")
 def plain(jobs: Worker, make: Callable[..., Run]) -> Run:
-    """A student that is made, with validation."""
-    return jobs.work(make("plain", model={"name": "student"}))
+    """A student that is made, with validation, and nothing shown."""
+    return jobs.work(make("plain", model={"name": "student"}, distill={"show_samples": False}))
 
 
 def losses(run: Run) -> list[float]:
@@ -88,11 +92,10 @@ def test_the_event_log_has_what_the_loss_is_made_of(plain: Run) -> None:
 
 
 def test_the_evaluation_loss_is_the_plain_one_of_all_variants(plain: Run) -> None:
-    """Near the uniform distribution, where the objective is another figure."""
     (found,) = [e["metrics"]["validation/loss"] for e in plain.events("validation")]
     last = list(plain.events("step"))[-1]
     assert found == pytest.approx(last["distill_ce"], rel=0.1)
-    assert found < math.log(512)
+    assert abs(found - last["loss"]) > 0.5, "the objective is another figure"
 
 
 def test_e13_flops_of_student_and_teacher_are_counted_apart(plain: Run) -> None:
@@ -159,7 +162,7 @@ def test_what_the_teacher_said_before_is_as_good_as_what_it_says(jobs: Worker, m
         jobs.work(make(f"likeliest-{cache}", distill={"top_k": 16, "cache": cache}, training={"num_train_epochs": 2}))
         for cache in (False, True)
     ]
-    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-6)
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
     asked, kept = (r.metrics["train/teacher_flops_tflops"] for r in runs)
     assert kept == pytest.approx(asked / 2, rel=1e-6), "two epochs, and asked once"
     assert not runs[1].paths.lessons.exists()
@@ -170,7 +173,7 @@ def test_lessons_are_of_rows_however_they_are_laid(jobs: Worker, make: Callable[
     shape = {"data": {"packing": packing}}
     asked = jobs.work(make(f"asked-{packing}", distill={"top_k": 16}, **shape))
     kept = jobs.work(make(f"kept-{packing}", distill={"top_k": 16, "cache": True}, **shape))
-    assert losses(asked) == pytest.approx(losses(kept), rel=1e-5)
+    assert losses(asked) == pytest.approx(losses(kept), rel=1e-4)
 
 
 def test_runs_share_lessons_in_a_folder_unless_something_else_is_asked(
@@ -299,9 +302,9 @@ def test_two_ranks_have_the_losses_of_one(make: Callable[..., Run], zero: int, d
     alone, both = two(name, make, zero, **distill)
     for run, ranks in ((alone, 1), (both, 2)):
         assert work(run, ranks) == 0, run.paths.batch_log.read_text()[-4000:]
-    assert losses(both) == pytest.approx(losses(alone), rel=2e-5)
+    assert losses(both) == pytest.approx(losses(alone), rel=1e-4)
     figures = [[e["distill_kl"] for e in run.events("step")] for run in (alone, both)]
-    assert figures[1] == pytest.approx(figures[0], rel=2e-5)
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
 
 
 def test_bfloat16_trains_and_its_figures_are_near_those_of_float32(jobs: Worker, make: Callable[..., Run]) -> None:

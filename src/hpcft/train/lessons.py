@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -78,7 +79,6 @@ class Lessons:
             NotAllowedError: no space, no permission.
         """
         path = self.path(shard)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         content = {
             "values": lesson.values.float().cpu().contiguous(),
             "tokens": lesson.tokens.to(torch.int32).cpu().contiguous(),
@@ -87,8 +87,11 @@ class Lessons:
         }
         with explained(path, "keep the teacher's lessons"):
             make_private(self.folder)
+            # A name of its own: runs on other nodes may write the same shard into a shared folder.
+            fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self.folder)
+            aside = Path(name)
             try:
-                with aside.open("wb") as file:
+                with os.fdopen(fd, "wb") as file:
                     file.write(save(content, {"work": json.dumps(list(work))}))
                     file.flush()
                     os.fsync(file.fileno())

@@ -55,8 +55,8 @@ def make(jobs: Worker, teacher: Path) -> Callable[..., Run]:
 
 @pytest.fixture(scope="module")
 def plain(jobs: Worker, make: Callable[..., Run]) -> Run:
-    """A student that is made, with validation."""
-    return jobs.work(make("plain", model={"name": "student"}))
+    """A student that is made, with validation, and nothing shown."""
+    return jobs.work(make("plain", model={"name": "student"}, distill={"show_samples": False}))
 
 
 def losses(run: Run) -> list[float]:

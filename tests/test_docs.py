@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Pages that run several jobs, half a minute each. The others, the README and tests of each verb are in every round.
+LONG = ("comparing", "distillation", "sensitivity", "sweeps", "tracking", "why-a-job-failed")
 _BLOCK = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -20,7 +23,11 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(mark.strip(), text) for mark, text in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
+def page_of(path: Path) -> Any:
+    return pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [])
+
+
+@pytest.mark.parametrize("page", [page_of(p) for p in PAGES if blocks(p)], ids=lambda p: p.stem)
 def test_u11_every_command_of_a_page_runs_as_it_stands(page: Path, tmp_path: Path, small_quickstart: Path) -> None:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -49,7 +49,7 @@ def test_r1_every_fault_once(lab: Lab) -> None:
 
 @pytest.mark.slurm
 @pytest.mark.parametrize(
-    ("count", "rounds"), [(24, 2), pytest.param(500, 6, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    ("count", "rounds"), [(12, 2), pytest.param(500, 6, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_r2_failing_sbatch_and_killed_clients_lose_no_job_and_make_none_twice(
     slurm_cluster: Any, count: int, rounds: int

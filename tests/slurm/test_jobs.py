@@ -34,7 +34,7 @@ SMALL = [
     "--set",
     "evaluation.max_new_tokens=8",
     "--num-samples",
-    "96",
+    "48",
     "--epochs",
     "2",
     "--batch-size",
@@ -106,29 +106,48 @@ def check(run: Run, ranks: int) -> None:
     assert recorded.config["variant"] == run.config["variant"]
 
 
-CELLS = [("qlora", 2), ("lora", 3), ("full", 1)]
-MATRIX = [(v, z) for v in ("full", "lora", "qlora") for z in (0, 1, 2, 3) if (v, z) not in CELLS]
+SECRET = "planted-secret-0123456789abcdef0123456789abcdef"
 
 
-@pytest.mark.parametrize(
-    ("variant", "zero"), [CELLS[0], *(pytest.param(*cell, marks=pytest.mark.slow) for cell in CELLS[1:])]
-)
-def test_four_ranks_on_two_nodes_train_and_are_tracked(site: Path, variant: str, zero: int) -> None:
-    run = job(site, f"{variant}{zero}", variant, "--nodes", "2", "--gpus-per-node", "2", "--zero", str(zero))
-    check(run, 4)
-    if variant != "full":
-        from peft import AutoPeftModelForCausalLM
-        from transformers import AutoTokenizer
+@pytest.fixture(scope="module")
+def qlora(site: Path) -> Run:
+    """Four ranks on two nodes, submitted from an environment that is full of secrets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, SECRET)
+        return four_ranks(site, "qlora", 2)
 
-        model = AutoPeftModelForCausalLM.from_pretrained(run.paths.final_model)
-        ids = AutoTokenizer.from_pretrained(run.paths.final_model)("name[The Ivy Mill]", return_tensors="pt")
-        assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+
+def four_ranks(site: Path, variant: str, zero: int) -> Run:
+    return job(site, f"{variant}{zero}", variant, "--nodes", "2", "--gpus-per-node", "2", "--zero", str(zero))
+
+
+MATRIX = [(v, z) for v in ("full", "lora", "qlora") for z in (0, 1, 2, 3) if (v, z) != ("qlora", 2)]
+
+
+def test_four_ranks_on_two_nodes_train_and_are_tracked(qlora: Run) -> None:
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    check(qlora, 4)
+    model = AutoPeftModelForCausalLM.from_pretrained(qlora.paths.final_model)
+    ids = AutoTokenizer.from_pretrained(qlora.paths.final_model)("name[The Ivy Mill]", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+
+
+def test_s3_planted_secrets_are_found_nowhere(qlora: Run) -> None:
+    hits = [p for p in qlora.paths.root.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+    assert hits == []
+    shown = subprocess.run(["scontrol", "show", "job", str(qlora.job_id)], capture_output=True, text=True).stdout
+    recorded = subprocess.run(["sacct", "-j", str(qlora.job_id), "--format=ALL", "-P"], capture_output=True, text=True)
+    assert SECRET not in shown + recorded.stdout
+    assert json.loads(qlora.paths.provenance.read_text())["versions"]["torch"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("variant", "zero"), MATRIX)
 def test_every_variant_trains_at_every_zero_stage(site: Path, variant: str, zero: int) -> None:
-    check(job(site, f"{variant}{zero}", variant, "--nodes", "2", "--gpus-per-node", "2", "--zero", str(zero)), 4)
+    check(four_ranks(site, variant, zero), 4)
 
 
 # That a preempted job goes on, test_survival shows each time.
@@ -177,38 +196,42 @@ def test_run_inside_salloc_uses_the_whole_allocation(site: Path) -> None:
     assert run.state is RunState.SUCCESS
 
 
-def test_ctrl_c_inside_salloc_saves_first_and_a_second_one_leaves_no_rank(site: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "times", "code"), [("once", 1, 75), pytest.param("twice", 2, 130, marks=pytest.mark.slow)]
+)
+def test_ctrl_c_inside_salloc_saves_first_and_a_second_one_leaves_no_rank(
+    site: Path, name: str, times: int, code: int
+) -> None:
     environment = os.environ | {"HPCFT_CLUSTER": "lab.yaml", "OMP_NUM_THREADS": "1"}
     allocation = ["salloc", "--account=acme", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", "--time=10"]
-    for name, times, code in (("once", 1, 75), ("twice", 2, 130)):
-        words = [HPCFT, "run", "--variant", "lora", "--name", name, "--model", "model", "--dataset", "e2e.csv", *SMALL]
-        process = subprocess.Popen(
-            [*allocation, *words, "--epochs", "500"],
-            cwd=site,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        root = site / "results" / name
-        deadline = time.monotonic() + 240
-        while not ((root / "config.yaml").exists() and (beat := Run(root).status) and beat.state == "training"):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        # A terminal gives it to the command alone: salloc lets it stand in the foreground for itself.
-        command = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
-        for _ in range(times):
-            os.kill(int(command), signal.SIGINT)
-            time.sleep(0.5 * (times - 1))
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == code, out + err
-        saved = list(Run(root).paths.checkpoints.glob("checkpoint-*/manifest.json"))
-        assert bool(saved) is (times == 1)
-        deadline = time.monotonic() + 10
-        while subprocess.run(["pgrep", "-f", f"hpcft.worker {root}$"], check=False, capture_output=True).stdout:
-            assert time.monotonic() < deadline, "a rank is left"
-            time.sleep(0.1)
+    words = [HPCFT, "run", "--variant", "lora", "--name", name, "--model", "model", "--dataset", "e2e.csv", *SMALL]
+    process = subprocess.Popen(
+        [*allocation, *words, "--epochs", "500"],
+        cwd=site,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    root = site / "results" / name
+    deadline = time.monotonic() + 240
+    while not ((root / "config.yaml").exists() and (beat := Run(root).status) and beat.state == "training"):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # A terminal gives it to the command alone: salloc lets it stand in the foreground for itself.
+    command = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
+    for _ in range(times):
+        os.kill(int(command), signal.SIGINT)
+        time.sleep(0.5 * (times - 1))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    saved = list(Run(root).paths.checkpoints.glob("checkpoint-*/manifest.json"))
+    assert bool(saved) is (times == 1)
+    deadline = time.monotonic() + 10
+    while subprocess.run(["pgrep", "-f", f"hpcft.worker {root}$"], check=False, capture_output=True).stdout:
+        assert time.monotonic() < deadline, "a rank is left"
+        time.sleep(0.1)
 
 
 def test_a_partition_or_an_account_that_there_is_not_is_told_and_leaves_nothing(site: Path) -> None:
@@ -234,16 +257,3 @@ def test_a_classifier_s_loss_does_not_grow_with_the_ranks(site: Path) -> None:
     assert run.metrics["train/world_size"] == 2
     assert run.metrics["train/first_loss"] == pytest.approx(0.693, abs=0.15)
     assert run.metrics["final/validation_loss"] == pytest.approx(0.693, abs=0.15)
-
-
-def test_s3_planted_secrets_are_found_nowhere(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = "planted-secret-0123456789abcdef0123456789abcdef"
-    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, secret)
-    run = job(site, "secrets", "lora", "--set", "evaluation.enabled=false")
-    hits = [p for p in run.paths.root.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
-    assert hits == []
-    shown = subprocess.run(["scontrol", "show", "job", str(run.job_id)], capture_output=True, text=True).stdout
-    recorded = subprocess.run(["sacct", "-j", str(run.job_id), "--format=ALL", "-P"], capture_output=True, text=True)
-    assert secret not in shown + recorded.stdout
-    assert json.loads(run.paths.provenance.read_text())["versions"]["torch"]

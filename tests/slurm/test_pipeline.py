@@ -67,6 +67,8 @@ def test_train_merge_quantise_evaluate_bench_is_one_command(site: Path) -> None:
     assert {stage["state"] for stage in again["stages"]} == {"done"}
 
 
+# That each stage carries --kill-on-invalid-dep, cli/test_pipeline shows each time.
+@pytest.mark.slow
 def test_a_failed_stage_s_children_are_cancelled_and_not_left_waiting(site: Path) -> None:
     (site / "mine.yaml").write_text(STAGES.replace("of: lora}", "of: lora, merge: {max_kl: 1e-30, dtype: float16}}"))
     done = call(site, "pipeline", "mine.yaml", "--wait")

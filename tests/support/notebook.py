@@ -60,7 +60,7 @@ def forked_jobs(small_quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Small jobs of this machine, which start as forks of a process that has imported everything."""
 
     def start(paths: RunPaths, environment: dict[str, str], **_: Any) -> str:
-        (process,) = forked.start(Run(paths.root))
+        (process,) = forked.start(Run(paths.root), pictures=True)
         assert process.pid is not None
         return f"{process.pid}-{start_time(process.pid) or '0'}"
 

@@ -29,7 +29,7 @@ def worker(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker
 @pytest.fixture(scope="session")
 def finished(worker: Worker) -> dict[str, Run]:
     """One finished run of each variant."""
-    return {variant: worker.finished(variant, variant) for variant in ("full", "lora", "qlora")}
+    return {variant: worker.finished(variant, variant, pictures=True) for variant in ("full", "lora", "qlora")}
 
 
 @pytest.fixture(scope="session")

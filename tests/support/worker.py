@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from support import forked
@@ -53,9 +54,9 @@ class Worker:
             journal.append("intent", run_id=new_run_id(), cluster="local", scheduler="local", internet=False)
         return Run(paths.root)
 
-    def run(self, run: Run, *, until: Callable[[Run], bool] | None = None) -> int:
+    def run(self, run: Run, *, until: Callable[[Run], bool] | None = None, pictures: bool = False) -> int:
         """Run the worker; when `until` holds, ask it to stop with USR2. Its exit code."""
-        (process,) = forked.start(run)
+        (process,) = forked.start(run, pictures=pictures)
         while until is not None and process.is_alive():
             if until(run):
                 os.kill(process.pid, signal.SIGUSR2)
@@ -79,7 +80,7 @@ class Worker:
         return self.work(self._made(name, job))
 
     def work(self, run: Run) -> Run:
-        """Do a run's job in this process, as the worker does it, without the seconds that its imports take."""
+        """Do a run's job in this process, as the worker does it, without what its imports and pictures take."""
         import torch
 
         from hpcft.runs.create import begin_attempt
@@ -98,15 +99,16 @@ class Worker:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            getattr(import_module(KINDS[job.kind]), job.kind)(context)
+            with patch("hpcft.train.finish.draw"):
+                getattr(import_module(KINDS[job.kind]), job.kind)(context)
         finally:
             torch.set_num_threads(threads)
             recorder.close()
         return run
 
-    def finished(self, name: str, variant: str, **changes: dict[str, Any]) -> Run:
+    def finished(self, name: str, variant: str, *, pictures: bool = False, **changes: dict[str, Any]) -> Run:
         run = self.make(name, variant, **changes)
-        code = self.run(run)
+        code = self.run(run, pictures=pictures)
         assert code == 0, run.paths.batch_log.read_text()[-3000:]
         return run
 

@@ -29,7 +29,8 @@ FILES += [
 @pytest.fixture(scope="module")
 def measured(worker: Worker) -> Run:
     """A finished run of 12 steps with its gradients measured."""
-    return worker.finished("measured", "lora", gradients=MEASURED, lora={"target_module_group": "attention_only"})
+    group = {"target_module_group": "attention_only"}
+    return worker.finished("measured", "lora", pictures=True, gradients=MEASURED, lora=group)
 
 
 def test_b31_to_b43_a_measured_run_has_every_file_of_the_study(measured: Run) -> None:
@@ -80,6 +81,7 @@ def test_b21_b22_what_was_asked_not_to_be_measured_is_not_there(worker: Worker) 
     run = worker.finished(
         "sparse",
         "lora",
+        pictures=True,
         gradients={**MEASURED, "log_frequency": 3, "layer_norm": False},
         training={"num_train_epochs": 1},
         evaluation={"enabled": False},
@@ -100,7 +102,7 @@ def test_a_picture_that_fails_costs_no_result(worker: Worker) -> None:
     run = worker.make(
         "broken", "lora", gradients=MEASURED, training={"num_train_epochs": 1}, evaluation={"enabled": False}
     )
-    assert forked.work(run, before=_break_pictures) == 0
+    assert forked.work(run, before=_break_pictures, pictures=True) == 0
     assert run.state is RunState.SUCCESS
     assert not list(run.paths.root.glob("layer_heatmap*.png"))
     assert (run.paths.root / "layer_comparison.png").is_file()

@@ -13,8 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-# Pages that run several jobs, half a minute each. The others, the README and tests of each verb are in every round.
-LONG = ("comparing", "distillation", "sensitivity", "sweeps", "tracking", "why-a-job-failed")
+# Pages that run jobs, half a minute each. The others and the README's tour are in every round.
+LONG = (
+    *("comparing", "configuration", "distillation", "getting-started", "offline-nodes", "sensitivity", "sweeps"),
+    *("tracking", "why-a-job-failed"),
+)
 _BLOCK = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

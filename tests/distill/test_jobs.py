@@ -225,7 +225,7 @@ def test_r5_td8_a_killed_distillation_goes_on_bit_for_bit(make: Callable[..., Ru
         "model": {"name": "student"},
         "training": {"num_train_epochs": 2, "save_minutes": 1e-6},
         "evaluation": {"max_new_tokens": 2},
-        "distill": {"lang": "zh-CN"},
+        "distill": {"lang": "zh-CN", "sample_frequency": 1},
     }
     calm, run = (make(name, **shape) for name in ("calm", "killed"))
     assert work(calm) == 0, calm.paths.batch_log.read_text()[-3000:]
@@ -236,6 +236,8 @@ def test_r5_td8_a_killed_distillation_goes_on_bit_for_bit(make: Callable[..., Ru
     assert starts[:2] == [0, 0]
     assert 0 < starts[2] < starts[3]
     assert same(run, calm)
+    shown = [[(e["epoch"], e["batch"]) for e in r.events("distill_sample")] for r in (run, calm)]
+    assert shown[0] == shown[1] == [(epoch, batch) for epoch in (1, 2) for batch in range(12)], "each once"
     for key in ("train/total_training_flops_tflops", "train/teacher_flops_tflops", "final/validation_loss"):
         assert run.metrics[key] == pytest.approx(calm.metrics[key], rel=1e-12)
     sizes = [4 * run.metrics[key] / 1024**2 for key in ("model/teacher_params", "model/total_params")]

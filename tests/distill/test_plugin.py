@@ -226,6 +226,7 @@ def test_a_head_that_is_padded_is_no_other_vocabulary(teacher: Any) -> None:
         ({"lang": "fr"}, "distill.lang"),
         ({"teacher": "gpt2"}, "'teacher' is a key of jobs"),
         ({"cache": True}, "'cache' is a key of jobs"),
+        ({"sample_set": "validation"}, "nothing is validated here"),
     ],
 )
 def test_td8_settings_are_checked_as_those_of_a_job(settings: dict[str, Any], words: str) -> None:

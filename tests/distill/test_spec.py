@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -116,6 +117,23 @@ def test_what_cannot_go_together_is_refused_before_anything_is_queued(changes: d
     assert words in refusal(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"distill__sample_set": "test"}, "is not one of"),
+        ({"distill__cache": True, "distill__top_k": 8}, "no teacher is left.*set it to training"),
+        ({"evaluation__enabled": False}, "nothing is validated.*set it to training"),
+    ],
+)
+def test_d37_rows_of_a_validation_are_shown_where_there_is_one_and_a_teacher(
+    changes: dict[str, Any], words: str
+) -> None:
+    told = refusal(**{"distill__sample_set": "validation"} | changes)
+    assert re.match(rf"distill\.sample_set: .*{words}", told), told
+    if "distill__sample_set" not in changes:
+        job(distill__sample_set="validation", distill__show_samples=False, **changes)
+
+
 def test_a_student_is_made_by_variant_distill_alone() -> None:
     with pytest.raises(SpecError, match="made by variant distill alone"):
         build([mapping_layer({"model.name": "student"}, "f")])
@@ -123,7 +141,8 @@ def test_a_student_is_made_by_variant_distill_alone() -> None:
 
 def test_td3_how_a_distillation_is_shown_does_not_change_what_a_stage_makes() -> None:
     content = _content(job(), [])
-    for key, value in {"show_samples": False, "sample_frequency": 3, "lang": "ko", "max_text_length": 9}.items():
+    shown = {"show_samples": False, "sample_frequency": 3, "lang": "ko", "max_text_length": 9}
+    for key, value in {**shown, "sample_set": "validation"}.items():
         assert _content(job(**{f"distill__{key}": value}), []) == content
     for key, value in {"temperature": 2, "alpha": 0.5, "top_k": 4, "loss": "relation"}.items():
         assert _content(job(**{f"distill__{key}": value}), []) != content

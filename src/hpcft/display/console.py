@@ -21,12 +21,16 @@ class Console:
         lang: of the words; English where the terminal has no letters for it.
         encoding: of the terminal; None for UTF-8.
         show_diff: whether a sample's texts are also shown word against word.
+        validation: whether samples are of the validation.
     """
 
-    def __init__(self, lang: Lang = "en", encoding: str | None = None, *, show_diff: bool = False) -> None:
+    def __init__(
+        self, lang: Lang = "en", encoding: str | None = None, *, show_diff: bool = False, validation: bool = False
+    ) -> None:
         self._encoding = encoding
         self._lang: Lang = lang if can_show(text("finished", lang), encoding) else "en"
         self._show_diff = show_diff
+        self._set = "validation_" if validation else ""
 
     def header(self, temperature: float, alpha: float, beta: float, every: int | None) -> str:
         """The box that a training begins with.
@@ -35,7 +39,7 @@ class Console:
             every: batches between two samples; None when none are shown.
         """
         settings = self._text("settings", temperature=float(temperature), alpha=float(alpha), beta=float(beta))
-        shown = self._text("no_samples") if every is None else self._text("frequency", every=every)
+        shown = self._text("no_samples") if every is None else self._text(f"{self._set}frequency", every=every)
         return self._box([[self._text("title")], [settings, shown]], "double")
 
     def epoch(self, epoch: int, epochs: int) -> str:
@@ -55,7 +59,7 @@ class Console:
         measured = {"icon": judge.icon(sample.laziness), "bar": judge.bar(sample.laziness)}
         figures = [
             self._text("laziness", laziness=sample.laziness, **measured),
-            self._text("loss", loss=sample.loss),
+            self._text(f"{self._set}loss", loss=sample.loss),
             self._text("comment", comment=sample.comment),
         ]
         return self._box([head, texts, figures])

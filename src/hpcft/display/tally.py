@@ -16,13 +16,13 @@ class Sample:
     """One shown sample.
 
     Attributes:
-        epoch: counted from 1. batch: within its epoch, counted from 0.
+        epoch: counted from 1. batch: within its epoch, or within the validation after it, counted from 0.
         topic: of the teacher's text.
         teacher, student: their likeliest texts, shortened.
         similarity: of the two, from 0 to 1.
         kl: divergence of the distributions, in nats a token.
         laziness: in percent.
-        loss: training loss of the batch.
+        loss: of the training batch; of the row alone in a validation.
         comment: what is said to it.
     """
 

@@ -27,6 +27,12 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "📊 显示频率: 每 {every} 个batch显示一次样本",
         "📊 표시 주기: {every}개 배치마다 샘플 표시",
     ),
+    "validation_frequency": (
+        "📊 A sample is shown every {every} batches of the validation",
+        "📊 顯示頻率: 驗證時每 {every} 個batch顯示一次樣本",
+        "📊 显示频率: 验证时每 {every} 个batch显示一次样本",
+        "📊 표시 주기: 검증할 때 {every}개 배치마다 샘플 표시",
+    ),
     "no_samples": (
         "📊 No samples are shown",
         "📊 不顯示樣本",
@@ -59,6 +65,12 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "📉 訓練損失: {loss:.4f}",
         "📉 训练损失: {loss:.4f}",
         "📉 학습 손실: {loss:.4f}",
+    ),
+    "validation_loss": (
+        "📉 Validation loss: {loss:.4f}",
+        "📉 驗證損失: {loss:.4f}",
+        "📉 验证损失: {loss:.4f}",
+        "📉 검증 손실: {loss:.4f}",
     ),
     "comment": ("💬 Comment: {comment}", "💬 評語: {comment}", "💬 评语: {comment}", "💬 평가: {comment}"),
     # The end of an epoch.

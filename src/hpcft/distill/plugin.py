@@ -188,9 +188,13 @@ def _settings(config: Mapping[str, Any] | DistillSection | None) -> DistillSecti
                 f"'{key}' is a key of jobs; here both models are given as they are", where="config", hint="leave it out"
             )
     values = {"variant": "distill", "distill.teacher": "teacher"}
-    return build(
+    found = build(
         [mapping_layer(values | {f"distill.{key}": value for key, value in given.items()}, "config")]
     ).job.distill
+    if found.shows_validation:
+        hint = "leave sample_set out, or distill by a job, which validates after each epoch"
+        raise ConfigError("nothing is validated here: training rows alone can be shown", where="config", hint=hint)
+    return found
 
 
 def _device(wanted: str) -> str:

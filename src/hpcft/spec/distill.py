@@ -64,15 +64,25 @@ class DistillSection(Section):
     show_samples: bool = Field(True, description="show on the console what teacher and student say")
     show_diff: bool = Field(False, description="show where their texts differ")
     sample_frequency: int = Field(50, ge=1, le=1_000_000, description="batches between two samples that are shown")
+    sample_set: Literal["training", "validation"] = Field(
+        "training", description="rows that are shown: while they are trained, or at the validation after each epoch"
+    )
     max_text_length: int = Field(100, ge=1, le=100_000, description="characters of a text that are shown")
     profile: Profile | None = Field(
         None, description="values for an occasion: temperature, weights and display, unless something else says them"
     )
     lang: Literal["en", "zh-TW", "zh-CN", "ko"] = Field("en", description="language of what is shown")
 
+    @property
+    def shows_validation(self) -> bool:
+        """Whether what is shown are rows of the validation."""
+        return self.show_samples and self.sample_set == "validation"
+
 
 # What changes nothing in the student.
-DISPLAY = frozenset(("show_samples", "show_diff", "sample_frequency", "max_text_length", "profile", "lang"))
+DISPLAY = frozenset(
+    ("show_samples", "show_diff", "sample_frequency", "sample_set", "max_text_length", "profile", "lang")
+)
 
 
 def _shown(frequency: int, length: int, diff: bool) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _distill(job: Job) -> list[tuple[str, str]]:
         found += [(f"distill.{key}", message) for key in made]
     elif job.model.trust_remote_code:
         found.append(("model.trust_remote_code", "a student is made of code that is known here alone"))
-    return [*found, *_compared(job)]
+    return [*found, *_compared(job), *_shown(job)]
 
 
 def _compared(job: Job) -> list[tuple[str, str]]:
@@ -124,6 +124,20 @@ def _compared(job: Job) -> list[tuple[str, str]]:
         found.append(("distill.cache", f"keeps distributions, and loss {d.loss} needs the teacher's layers"))
     if job.data.streaming:
         found.append(("distill.cache", "nobody knows the rows of a stream before they are trained"))
+    return found
+
+
+def _shown(job: Job) -> list[tuple[str, str]]:
+    """What rows of the validation cannot be shown with."""
+    found: list[tuple[str, str]] = []
+    if not job.distill.shows_validation:
+        return found
+    if job.distill.cache:
+        message = "with distill.cache no teacher is left to answer rows of the validation; set it to training"
+        found.append(("distill.sample_set", message))
+    if not job.evaluation.enabled:
+        message = "nothing is validated with evaluation.enabled=false, so nothing would be shown; set it to training"
+        found.append(("distill.sample_set", message))
     return found
 
 

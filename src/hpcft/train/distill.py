@@ -33,17 +33,38 @@ FIGURES = ("answers", "predicted", "distill_loss", "distill_kl", "distill_ce")
 
 
 @dataclass(frozen=True)
+class _Compared:
+    """Both models' answers to a batch.
+
+    Attributes:
+        loss: with its gradient, divided by the answer tokens of the whole optimizer step. mean: over the batch's own,
+            without a gradient.
+        figures: as `FIGURES` names them.
+        student, teacher: logits at the places.
+        places: as `distill_losses.places_of` gives them.
+    """
+
+    loss: torch.Tensor
+    mean: torch.Tensor
+    figures: torch.Tensor
+    student: torch.Tensor
+    teacher: torch.Tensor | TopK
+    places: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Sample:
     """The first row of a micro-batch, at the n positions whose next token is one of the data's answer.
 
     Attributes:
-        epoch: from 1. batch: the micro-batch of this rank within the epoch, from 0. batches: of an epoch; None of a
-            stream. step: optimizer steps done before.
+        epoch: from 1. batch: this rank's micro-batch within the epoch, or its batch within the validation after it,
+            from 0. batches: of an epoch; None of a stream and of a validation. step: the optimizer step that the batch
+            is part of, from 1; of a validation the last one before it.
         labels: the data's own next tokens, shape (n,).
         student: logits, float32, shape (n, vocabulary).
         teacher: the same of the teacher; of a teacher that was asked before training all but its likeliest tokens
             are minus infinity.
-        loss: the objective of the whole micro-batch, a mean over its answer tokens.
+        loss: the objective of the whole micro-batch, a mean over its answer tokens; in a validation of the row alone.
         kl: mean KL divergence of the row's softened distributions, in nats a token, without the factor T².
     """
 
@@ -73,7 +94,8 @@ class Display(Protocol):
         """
 
     def sample(self, sample: Sample) -> None:
-        """At the micro-batches whose number within the epoch is a multiple of `distill.sample_frequency`."""
+        """At the micro-batches whose number within the epoch is a multiple of `distill.sample_frequency`, or at such
+        batches of the validation after it, as `distill.sample_set` says."""
 
     def step(self, batch: int, batches: int | None, loss: float) -> None:
         """After each optimizer step.
@@ -84,7 +106,7 @@ class Display(Protocol):
         """
 
     def end_epoch(self, epoch: int, loss: float | None) -> None:
-        """After an epoch's last step.
+        """After an epoch's last step and, where samples are of the validation, after that.
 
         Args:
             loss: mean objective of the epoch's steps that this attempt did; None when it did none.
@@ -109,7 +131,7 @@ class Distiller(TrainerCallback):
         self.teacher = teacher
         self.figures = torch.zeros(len(FIGURES))
         self._display = display
-        self._epoch = self._batch = self._epochs = self._step = 0
+        self._epoch = self._batch = self._epochs = self._step = self._looked = 0
         self._batches: int | None = None
         self._losses: list[float] = []
 
@@ -123,6 +145,36 @@ class Distiller(TrainerCallback):
             items: answer tokens of the whole optimizer step, which the loss is a part of; those of this micro-batch
                 when absent.
         """
+        found = self._compare(model, inputs, items)
+        self.figures = found.figures
+        due = self._batch % self.settings.sample_frequency == 0
+        if self._display is not None and due and not self.settings.shows_validation:
+            self._show(found, self._batch, self._batches, self._step + 1)
+        self._batch += 1
+        return found.loss
+
+    @torch.no_grad()
+    def look(self, model: Any, inputs: Mapping[str, Any]) -> None:
+        """Show a batch of the validation, if that is asked for and it is its turn.
+
+        To be called on every rank at each of its batches: where models are divided, the ranks answer together. Only the
+        first one has a display. Nothing that is trained or counted changes.
+
+        Args:
+            model: in eval mode. inputs: padded, of shape (rows, length); the first row alone is asked about.
+        """
+        # The base model may be validated before the first epoch.
+        if not self.settings.shows_validation or self._epoch == 0:
+            return
+        if self._looked % self.settings.sample_frequency == 0:
+            row = {name: inputs[name][:1] for name in (*_READ, "labels") if inputs.get(name) is not None}
+            found = self._compare(model, row)
+            if self._display is not None:
+                self._show(found, self._looked, None, self._step)
+        self._looked += 1
+
+    def _compare(self, model: Any, inputs: Mapping[str, Any], items: torch.Tensor | int | None = None) -> _Compared:
+        """Ask both models. The arguments are those of a call."""
         settings = self.settings
         given = {name: inputs[name] for name in _READ if inputs.get(name) is not None}
         places = inputs.get("places")
@@ -152,11 +204,10 @@ class Distiller(TrainerCallback):
             loss = loss + settings.alpha / divisor * inner
             learned = learned + inner.detach()
         sizes = torch.full_like(kl, count), torch.full_like(kl, student.asked)
-        self.figures = torch.stack([*sizes, learned, kl, ce])
-        if self._display is not None and self._batch % settings.sample_frequency == 0:
-            self._show(loss * (divisor / max(1, count)), student.logits, teacher.logits, places)
-        self._batch += 1
-        return loss
+        figures = torch.stack([*sizes, learned, kl, ce])
+        return _Compared(
+            loss, loss.detach() * (divisor / max(1, count)), figures, student.logits, teacher.logits, places
+        )
 
     def _listen(self, given: Mapping[str, Any], places: Mapping[str, Any], lesson: Mapping[str, Any] | None) -> Said:
         """The teacher's part."""
@@ -170,24 +221,22 @@ class Distiller(TrainerCallback):
                 said = replace(said, logits=TopK.of(said.logits, self.settings.top_k, self.settings.temperature))
         return said
 
-    def _show(
-        self, loss: torch.Tensor, student: torch.Tensor, teacher: torch.Tensor | TopK, places: Mapping[str, Any]
-    ) -> None:
+    def _show(self, found: _Compared, batch: int, batches: int | None, step: int) -> None:
         """Hand the first row to the display."""
         with torch.no_grad():
-            first = slice(0, int((places["rows"] == 0).sum()))
-            own, told, labels = student[first].detach(), teacher[first], places.get("labels")
+            first = slice(0, int((found.places["rows"] == 0).sum()))
+            own, told, labels = found.student[first].detach(), found.teacher[first], found.places.get("labels")
             temperature, none = self.settings.temperature, {"kl_weight": 0.0, "ce_weight": 0.0}
             _, kl, _ = response(own, told, None, temperature, **none)
             sample = Sample(
                 epoch=self._epoch,
-                batch=self._batch,
-                batches=self._batches,
-                step=self._step,
+                batch=batch,
+                batches=batches,
+                step=step,
                 labels=own.new_empty(0, dtype=torch.long) if labels is None else labels[first],
                 student=own.float(),
                 teacher=told.dense(own.shape[-1]) if isinstance(told, TopK) else told.float(),
-                loss=float(loss),
+                loss=float(found.mean),
                 kl=float(kl) / max(1, own.shape[0]),
             )
         self._tell("sample", sample)
@@ -227,6 +276,16 @@ class Distiller(TrainerCallback):
             self._tell("step", self._batch - 1, self._batches, self._losses[-1])
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.settings.shows_validation:
+            self._end_epoch()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the validation, which follows the end of each epoch and may come before the first."""
+        self._looked = 0
+        if self.settings.shows_validation and self._epoch:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
         self._tell("end_epoch", self._epoch, sum(self._losses) / len(self._losses) if self._losses else None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -54,7 +54,7 @@ class Outlet(Protocol):
         """Print and keep a sample.
 
         Args:
-            step: optimizer steps done before. words: its box.
+            step: optimizer step that it belongs to. words: its box.
         """
 
 
@@ -82,7 +82,9 @@ class Show:
         self._tokenizer = tokenizer
         self._outlet = outlet
         self.tally = Tally()
-        self.console = Console(settings.lang, outlet.encoding, show_diff=settings.show_diff)
+        self.console = Console(
+            settings.lang, outlet.encoding, show_diff=settings.show_diff, validation=settings.shows_validation
+        )
         self._keywords = topic_keywords(settings.lang) if keywords is None else keywords
         self._comment = comment or self._of_the_tier
         self._begun = False

@@ -162,7 +162,9 @@ class FineTuner(MeasuringTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The objective's in training, where there is one; the model's own in an evaluation, so that runs of all
-        variants can be compared by it."""
+        variants can be compared by it. There the objective may look at the batch, to show it."""
+        if self._objective is not None and not model.training:
+            self._objective.look(model, inputs)
         if self._objective is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = self._objective(model, inputs, num_items_in_batch)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,20 @@ def test_a_local_run_of_another_machine_is_named_with_it(
 
 # Ctrl-C in an allocation
 
-SRUN = """#!/bin/sh
-# Like srun it is what the ranks can be reached by.
-trap 'echo USR2 >> "$SIGNALS"; exit 75' USR2
-trap 'echo QUIT >> "$SIGNALS"; exit 137' QUIT
-touch "$SIGNALS"
-while :; do sleep 0.05; done
+# Like srun it is what the ranks can be reached by. No shell script: dash loses a signal that comes as it starts a
+# command.
+SRUN = """#!{python} -S
+import os, signal, sys, time
+def got(number, frame):
+    with open(os.environ["SIGNALS"], "a") as file:
+        file.write(signal.Signals(number).name[3:] + "\\n")
+    if number == signal.SIGQUIT or {saves}:
+        sys.exit(137 if number == signal.SIGQUIT else 75)
+for number in (signal.SIGUSR2, signal.SIGQUIT):
+    signal.signal(number, got)
+open(os.environ["SIGNALS"], "a").close()
+while True:
+    time.sleep(1)
 """
 
 
@@ -202,7 +211,7 @@ def test_ctrl_c_in_an_allocation_reaches_the_ranks_and_a_second_one_ends_them(
     hpcft: Call, fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, got: str
 ) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "srun").write_text(SRUN if times == 1 else SRUN.replace("; exit 75", ""))
+    (tmp_path / "bin" / "srun").write_text(SRUN.format(python=sys.executable, saves=times == 1))
     (tmp_path / "bin" / "srun").chmod(0o700)
     signals = tmp_path / "signals"
     allocation = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}

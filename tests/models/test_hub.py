@@ -51,34 +51,44 @@ def test_a_gated_model_names_the_licence_and_the_login(hub: FakeHub, tmp_path: P
     assert "Traceback" not in said
 
 
-def test_a_gated_model_comes_through_the_stored_token_and_then_from_the_cache(hub: FakeHub, tmp_path: Path) -> None:
-    login(tmp_path)
+@pytest.fixture(scope="module")
+def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str, bool]]]:
+    """A folder with a run of the pinned model that came through the stored token, and what the hub was asked."""
+    folder = tmp_path_factory.mktemp("online")
+    login(folder)
     hub.asked.clear()
-    done = submit(tmp_path, hub, "--name", "online")
+    done = submit(folder, hub, "--name", "online", "--set", f"model.revision={COMMIT}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert any(known for _, path, known in hub.asked if path.endswith("model.safetensors"))
+    return folder, list(hub.asked)
+
+
+def test_a_gated_model_comes_through_the_stored_token_and_then_from_the_cache(
+    hub: FakeHub, online: tuple[Path, list[tuple[str, str, bool]]]
+) -> None:
+    folder, asked = online
+    assert any(known for _, path, known in asked if path.endswith("model.safetensors"))
 
     hub.asked.clear()
-    (tmp_path / "hf" / "token").unlink()
-    done = submit(tmp_path, hub, "--name", "offline", HF_HUB_OFFLINE="1")
+    (folder / "hf" / "token").unlink()
+    done = submit(folder, hub, "--name", "offline", "--set", f"model.revision={COMMIT}", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not hub.asked, "an offline job asks nobody"
 
-    written = [p for p in (tmp_path / "results").rglob("*") if p.is_file()]
+    written = [p for p in (folder / "results").rglob("*") if p.is_file()]
     assert written
     assert not [p for p in written if TOKEN.encode() in p.read_bytes()], "the token is written nowhere"
 
 
-def test_a_pinned_revision_is_the_one_that_is_asked_for(hub: FakeHub, tmp_path: Path) -> None:
-    login(tmp_path)
-    hub.asked.clear()
-    done = submit(tmp_path, hub, "--set", f"model.revision={COMMIT}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    read = [path for method, path, _ in hub.asked if method == "GET" and "/resolve/" in path]
+def test_a_pinned_revision_is_the_one_that_is_asked_for(
+    hub: FakeHub, online: tuple[Path, list[tuple[str, str, bool]]]
+) -> None:
+    folder, asked = online
+    read = [path for method, path, _ in asked if method == "GET" and "/resolve/" in path]
     assert {path.split("/resolve/")[1].split("/")[0] for path in read} == {COMMIT}
-    adapter = json.loads(next((tmp_path / "results").rglob("adapter_config.json")).read_text())
+    adapter = json.loads((folder / "results" / "online" / "final_model" / "adapter_config.json").read_text())
     assert adapter["revision"] == COMMIT, "who loads the adapter finds the base that it was trained on"
-    done = submit(tmp_path, hub, "--set", "model.revision=" + "7" * 40)
+    login(folder)
+    done = submit(folder, hub, "--set", "model.revision=" + "7" * 40)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     assert "7" * 40 in done.stdout + done.stderr

@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -125,7 +126,8 @@ def train_cell(cell: Cell, model: str, folder: Path, rank: Any) -> dict[str, Any
     recorder = Recorder(paths, attempt, 20) if rank.is_first else None
     began = time.monotonic()
     try:
-        train(Context(job, paths, rank, torch.device("cpu"), attempt, recorder, StopRequest()))
+        with patch("hpcft.train.finish.draw"):
+            train(Context(job, paths, rank, torch.device("cpu"), attempt, recorder, StopRequest()))
     finally:
         if recorder is not None:
             recorder.close()

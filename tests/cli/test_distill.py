@@ -50,7 +50,7 @@ def test_a_folder_teaches_by_its_path_from_here(hpcft: Callable[..., Any], fake_
     [
         ((), "who teaches? Name a finished run, a folder or a hub id: --teacher"),
         (("--teacher", "unfinished"), "has not finished"),
-        (("--teacher", "broken"), "the run 'broken' failed\nhint: hpcft explain broken"),
+        (("--teacher", "broken"), "the run 'broken' failed\n  hpcft explain broken"),
         (("--teacher", "./nowhere"), "there is no folder"),
         (("--teacher", "./nowhere"), "--teacher quickstart"),
         (("--teacher", "quikstart"), "no run, folder or cached model is called 'quikstart'"),

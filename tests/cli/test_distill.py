@@ -48,9 +48,18 @@ def test_a_folder_teaches_by_its_path_from_here(hpcft: Callable[..., Any], fake_
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((), "who teaches?"),
+        ((), "who teaches? Name a finished run, a folder or a hub id: --teacher"),
         (("--teacher", "unfinished"), "has not finished"),
+        (("--teacher", "broken"), "the run 'broken' failed\n  hpcft explain broken"),
         (("--teacher", "./nowhere"), "there is no folder"),
+        (("--teacher", "./nowhere"), "--teacher quickstart"),
+        (("--teacher", "quikstart"), "no run, folder or cached model is called 'quikstart'"),
+        (("--teacher", "quikstart"), "did you mean 'quickstart'? --teacher takes"),
+        (("--teacher", "unfinishd"), "did you mean 'unfinished'? --teacher takes"),
+        (
+            ("--teacher", "wide", "--set", "distill.loss=feature", "--set", "distill.student_hidden=32"),
+            "the student's are 32 wide, the teacher's 64",
+        ),
         (("--teacher", "quickstart", "--model", "other"), "do not share their tokens"),
         (("--teacher", "quickstart", "--set", "distill.student_layers=9"), "a student of 9 would be the larger one"),
         (("--teacher", "quickstart", "--set", "distill.alpha=0.5", "--set", "distill.beta=0.6"), "one together"),
@@ -66,7 +75,9 @@ def test_u3_what_cannot_teach_is_told_before_anything_is_queued(
     told: str,
 ) -> None:
     make_run("unfinished", status={"state": "training"})
-    build_model(project / "other", steps=0, hidden=64, layers=1, vocab=300)
+    make_run("broken", status={"state": "failed"})
+    for name in ("other", "wide"):
+        build_model(project / name, steps=0, hidden=64, layers=1, vocab=300)
     rows = "".join(f"word {n},{'yes' if n % 2 else 'no'}\n" for n in range(40))
     (project / "rows.csv").write_text(f"text,label\n{rows}")
     common = WORDS if "--dataset" not in words else ("--variant", "distill")
@@ -74,7 +85,17 @@ def test_u3_what_cannot_teach_is_told_before_anything_is_queued(
     assert answer.code != 0
     assert told in answer.err
     assert "Traceback" not in answer.err
-    assert sorted(p.name for p in (project / "results").iterdir()) == ["unfinished"]
+    assert sorted(p.name for p in (project / "results").iterdir()) == ["broken", "unfinished"]
+
+
+def test_a_name_that_is_taken_is_told_with_the_one_that_the_run_has(
+    hpcft: Callable[..., Any], make_run: Callable[..., Any], fake_slurm: Any
+) -> None:
+    words = ("submit", *WORDS, "--teacher", "quickstart", "--name", "small", "--cluster", "slurm", "--json")
+    assert "is taken" not in hpcft(*words).err
+    answer = hpcft(*words)
+    assert answer.code == 0, answer.err
+    assert f"'small' is taken; this run is {json.loads(answer.out)['run']}\n" in answer.err
 
 
 def test_fit_counts_the_teacher_and_a_student_that_is_not_made_yet(hpcft: Callable[..., Any]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from hpcft.runs.attempt import Holder
+from hpcft.runs.events import encode
 from hpcft.runs.files import write_json
 from hpcft.runs.run import Run
 
@@ -69,6 +72,16 @@ def test_show_tells_how_each_attempt_went(hpcft: Call, make_run: Call, fake_slur
     assert (data["steps_per_s"], data["tokens_per_s"], data["left_s"]) == (2.0, 200.0, 3.5)
     paths.done.write_text("{}")
     assert "ended without a word" in hpcft("show", "mine").out
+
+
+def test_the_time_of_an_attempt_that_failed_while_it_loaded_counts_from_its_process_on(
+    hpcft: Call, make_run: Call, fake_slurm: Any
+) -> None:
+    paths = make_run("mine", job_id="1", status={"state": "failed", "attempt": 1, "time": 140.0})
+    paths.attempt(1).mkdir(parents=True, exist_ok=True)
+    paths.events(1).write_bytes(encode({"seq": 0, "t": 140.0, "kind": "failed", "code": 78, "reason": "no"}))
+    write_json(paths.holder(1), asdict(Holder("here", "boot", 7, 100.0, None)))
+    assert "for 40 s, failed (no)" in hpcft("show", "mine").out
 
 
 @pytest.mark.parametrize("verb", ["status", "show", "logs", "cancel", "requeue", "resume", "watch"])

@@ -16,10 +16,12 @@ from hpcft.runs.run import Run
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-def distilled(folder: Path, name: str, count: int = 20, variant: str = "distill") -> Run:
+def distilled(folder: Path, name: str, count: int = 20, variant: str = "distill", rows: str = "training") -> Run:
     root = folder / name
     root.mkdir()
-    (root / "config.yaml").write_text(yaml.safe_dump({"kind": "train", "variant": variant}))
+    (root / "config.yaml").write_text(
+        yaml.safe_dump({"kind": "train", "variant": variant, "distill": {"sample_set": rows}})
+    )
     (root / "metrics.json").write_text('{"train/final_loss": 1.0}')
     run = Run(root)
     run.paths.attempt(1).mkdir(parents=True)
@@ -59,6 +61,22 @@ def test_d33_laziness_topics_and_samples_are_in_the_report(tmp_path: Path) -> No
     # The first and the last sample, and some of those between.
     assert 4 < told.count("teacher ") < 20
     assert document(report)["distillation"]["small"]["total_samples"] == 20
+
+
+def test_the_report_says_of_which_rows_the_samples_and_their_losses_are(tmp_path: Path) -> None:
+    runs = [distilled(tmp_path, name, rows=name) for name in ("training", "validation")]
+    told = section(report_html(runs, "x"))
+    assert "<figcaption>distill/sample_loss (training: of the batch; validation: of the row alone)" in told
+    assert "Loss (training: of the batch; validation: of the row alone)" in told
+    one = section(report_html([distilled(tmp_path, "small", rows="validation")], "x"))
+    assert "Loss (validation: of the row alone)" in one
+    assert re.search(r">[^<]*validation\s*</td>", one)
+    assert "training:" not in one
+    report = gather(runs, "x")
+    assert {n: d["sample_set"] for n, d in document(report)["distillation"].items()} == {
+        "training": "training",
+        "validation": "validation",
+    }
 
 
 def test_s5_what_a_model_writes_is_text(tmp_path: Path) -> None:

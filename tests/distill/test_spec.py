@@ -134,6 +134,13 @@ def test_d37_rows_of_a_validation_are_shown_where_there_is_one_and_a_teacher(
         job(distill__sample_set="validation", distill__show_samples=False, **changes)
 
 
+def test_what_is_shown_is_in_the_jobs_language_unless_its_own_is_set() -> None:
+    assert job(lang="zh-CN").distill.lang == "zh-CN"
+    assert job({"distill.lang": "ko"}, lang="zh-CN").distill.lang == "ko"
+    assert job(variant="lora", distill__teacher=None, lang="ko").distill.lang == "en"
+    assert refusal(lang="fr").startswith("lang: ")
+
+
 def test_a_student_is_made_by_variant_distill_alone() -> None:
     with pytest.raises(SpecError, match="made by variant distill alone"):
         build([mapping_layer({"model.name": "student"}, "f")])

@@ -106,6 +106,22 @@ def test_a_teacher_that_is_not_there_or_cannot_write_is_named_by_its_key(tmp_pat
     assert caught.value.where == "distill.teacher"
 
 
+@pytest.mark.parametrize("loss", ["feature", "combined"])
+def test_a_made_student_whose_states_are_narrower_is_told_before_submission(whole: Path, loss: str) -> None:
+    with pytest.raises(ConfigError, match="student's are 32 wide, the teacher's 64") as caught:
+        check_teacher(job(whole, student_hidden=32, loss=loss), internet=False)
+    assert caught.value.where == "distill.loss"
+    assert caught.value.hint == "relation compares states of any widths, response none"
+    check_teacher(job(whole, student_hidden=32, loss="relation"), internet=False)
+    check_teacher(job(whole, loss=loss), internet=False)
+
+
+def test_a_named_student_whose_states_are_narrower_is_told_before_submission(whole: Path, tmp_path: Path) -> None:
+    narrow = build("llama", tmp_path / "narrow", hidden_size=32, intermediate_size=64)
+    with pytest.raises(ConfigError, match="student's are 32 wide, the teacher's 64"):
+        check_teacher(job(whole, model=str(narrow), loss="feature"), internet=False)
+
+
 def test_d35_a_shape_that_the_teacher_cannot_give_is_told_before_submission(whole: Path) -> None:
     with pytest.raises(ConfigError, match="in pieces") as caught:
         check_teacher(job(whole, student_hidden=20), internet=False)

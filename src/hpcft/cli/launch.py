@@ -15,7 +15,7 @@ from hpcft.cli.follow import failure, follow, report
 from hpcft.cli.job_options import Plan
 from hpcft.cli.output import say
 from hpcft.cli.preflight import job_environment, preflight
-from hpcft.cli.subject import with_teacher
+from hpcft.cli.subject import check_teacher_name, with_teacher
 from hpcft.cluster.profile import Profile
 from hpcft.cluster.queue import start_time
 from hpcft.cluster.render import render
@@ -81,6 +81,7 @@ def check_inputs(plan: Plan, *, made: bool = True) -> None:
     if job.distills:
         from hpcft.models.teacher import check_teacher
 
+        check_teacher_name(job, plan.profile.internet, job_environment(plan))
         check_teacher(job, plan.profile.internet, job_environment(plan))
     if job.kind == "train":
         if job.model.name != STUDENT:
@@ -164,6 +165,8 @@ def launch(
     finally:
         if not accepted and not _in_doubt(paths):
             discard(paths)
+    if job.name and paths.root.name != job.name:
+        say(f"'{job.name}' is taken; this run is {paths.root.name}")
     return Launched(Run(paths.root), submitted)
 
 

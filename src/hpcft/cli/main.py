@@ -36,7 +36,7 @@ VERBS = {
     "show": "Show one run: state, attempts, scores, costs, files.",
     "status": "How runs are, a line each, with an exit code for scripts.",
     "watch": "A live table of runs: state, queue, step, loss, rate, time left.",
-    "logs": "What a run has printed: all of it, one rank, a past attempt; -f follows.",
+    "logs": "What a run has printed last, or -n 0 all of it; one rank, a past attempt; -f follows.",
     "cancel": "End the jobs of runs, or of a whole pipeline or sweep.",
     "requeue": "Put a running or ended job back into the queue.",
     "resume": "Go on with a run that has stopped, failed or was cancelled.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcft.errors import UsageError
-from hpcft.models.availability import QUICKSTART
-from hpcft.runs.run import Run, RunState, find_run
+from hpcft.errors import ConfigError, UsageError
+from hpcft.models.availability import QUICKSTART, model_folder, switched_off
+from hpcft.runs.run import Run, RunState, find_run, label, run_folders
 from hpcft.spec.identifiers import user_path
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def find_subject(text: str, results: Path) -> Subject:
     """The model that a user means.
 
     Raises:
-        UsageError: nothing of that name; or a run that has not finished.
+        UsageError: nothing of that name; or a run that has not finished, or failed.
     """
     try:
         run = find_run(text, results)
@@ -50,7 +52,7 @@ def find_subject(text: str, results: Path) -> Subject:
             return Subject(text, None, text.partition("/")[2])
         raise
     if run.state is not RunState.SUCCESS:
-        raise UsageError(f"the run '{run.name}' has not finished", hint=f"hpcft show {run.name}")
+        raise _no_model(run)
     return Subject(model_of(run), run, run.name)
 
 
@@ -66,7 +68,7 @@ def with_teacher(job: Job) -> Job:
     its whole path. A hub id stays one.
 
     Raises:
-        UsageError: the run has not finished.
+        UsageError: the run has not finished, or failed.
     """
     text = job.distill.teacher
     if not job.distills or text is None or text == QUICKSTART:
@@ -78,11 +80,48 @@ def with_teacher(job: Job) -> Job:
         found = str(folder.absolute()) if folder.is_dir() else text
     else:
         if run.state is not RunState.SUCCESS:
-            raise UsageError(
-                f"the run '{run.name}' has not finished", where="distill.teacher", hint=f"hpcft show {run.name}"
-            )
+            raise _no_model(run, "distill.teacher")
         found = model_of(run)
     return job.model_copy(update={"distill": job.distill.model_copy(update={"teacher": found})})
+
+
+def check_teacher_name(job: Job, internet: bool, environ: Mapping[str, str]) -> None:
+    """Refuse a teacher that is nothing of what there is, where no hub can be asked.
+
+    Args:
+        job: with its teacher where the job will find it.
+        internet: whether the job reaches the hub.
+        environ: of the job, which says where its caches are.
+
+    Raises:
+        ConfigError: with the nearest name of a run, or quickstart.
+    """
+    text = str(job.distill.teacher)
+    if text == QUICKSTART or text.startswith((".", "/", "~")) or (internet and not switched_off(environ)):
+        return
+    from hpcft.spec.job import ModelSection
+
+    revision = job.distill.teacher_revision
+    if model_folder(ModelSection(name=text, revision=revision), environ) is not None:
+        return
+    if revision is not None and text.count("/") == 1:
+        # There may be another revision of it, and only the hub's words help.
+        return
+    near = get_close_matches(text, [QUICKSTART, *(label(f, Path(job.results)) for f in run_folders(Path(job.results)))])
+    guess = f"did you mean '{near[0]}'? " if near else ""
+    raise ConfigError(
+        f"no run, folder or cached model is called '{text}', and the job has no internet",
+        where="distill.teacher",
+        hint=f"{guess}--teacher takes a finished run, a folder or a hub id; a model of the hub is fetched first, where "
+        f"there is internet: hpcft fetch --model {text}",
+    )
+
+
+def _no_model(run: Run, where: str | None = None) -> UsageError:
+    """What is said of a run that has made nothing."""
+    if run.state is RunState.FAILURE:
+        return UsageError(f"the run '{run.name}' failed", where=where, hint=f"hpcft explain {run.name}")
+    return UsageError(f"the run '{run.name}' has not finished", where=where, hint=f"hpcft show {run.name}")
 
 
 def around(layers: list[Layer], named: list[Layer], kind: str, text: str) -> tuple[list[Layer], str]:

@@ -39,6 +39,11 @@ def matched_layers(student: int, teacher: int) -> list[int]:
     return [max(1, layer * teacher // student) for layer in range(1, student + 1)]
 
 
+def width_of(config: Mapping[str, Any]) -> int | None:
+    """How wide the hidden states are, by a model's configuration; None where it does not say so."""
+    return next((int(config[name]) for name in _NAMES["hidden"] if isinstance(config.get(name), int)), None)
+
+
 def student_shape(config: Mapping[str, Any], asked: DistillSection) -> dict[str, Any]:
     """What the student's configuration has otherwise than the teacher's.
 

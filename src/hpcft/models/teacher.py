@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hpcft.errors import ConfigError, HpcftError
 from hpcft.models.availability import model_folder
 from hpcft.models.open import adapter_kind, check_subject, open_config, open_model, open_tokenizer, subject
-from hpcft.models.student import student_shape
+from hpcft.models.student import student_shape, width_of
 from hpcft.spec.distill import STUDENT
 from hpcft.spec.job import Job, ModelSection
 from hpcft.spec.variants import Quantization
@@ -60,15 +60,38 @@ def check_teacher(job: Job, internet: bool, environ: Mapping[str, str] = os.envi
     folder = model_folder(found.base, environ)
     if folder is None:
         return
+    config = _read(folder / "config.json")
     if job.model.name == STUDENT:
-        config = _read(folder / "config.json")
         if config:
             student_shape(config, job.distill)
+            check_widths(job.distill.loss, job.distill.student_hidden or width_of(config), width_of(config))
         return
     own = model_folder(job.model, environ)
+    if own is not None:
+        check_widths(job.distill.loss, width_of(_read(own / "config.json")), width_of(config))
     mine, theirs = (None if f is None else _vocabulary(f) for f in (own, folder))
     if mine and theirs:
         check_same_tokens(mine, theirs)
+
+
+def check_widths(loss: str, student: int | None, teacher: int | None) -> None:
+    """Refuse to compare states of different widths. A map from one to the other would have to be trained beside the
+    student, saved with it and thrown away; `relation` needs none.
+
+    Args:
+        loss: as `distill.loss`.
+        student, teacher: widths of their hidden states; None where they are not known yet.
+
+    Raises:
+        ConfigError: with both widths.
+    """
+    if loss not in ("feature", "combined") or student is None or teacher is None or student == teacher:
+        return
+    raise ConfigError(
+        f"loss {loss} compares hidden states, and the student's are {student} wide, the teacher's {teacher}",
+        where="distill.loss",
+        hint="relation compares states of any widths, response none",
+    )
 
 
 def check_same_tokens(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
@@ -174,12 +197,14 @@ def _plain(model: Any, told: Job) -> Any:
 
 @contextmanager
 def _said_of_the_teacher() -> Iterator[None]:
-    """Let an error about a model name the key that this one stands in."""
+    """Let an error about a model name the key and the option that this one stands in."""
     try:
         yield
     except HpcftError as error:
         if error.where in ("model.name", None):
             error.where = "distill.teacher"
+            if error.hint:
+                error.hint = error.hint.replace("--model quickstart", "--teacher quickstart")
         raise
 
 

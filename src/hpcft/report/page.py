@@ -8,7 +8,7 @@ from hpcft.report import tables
 from hpcft.report.chart import Chart, Mark, Scale, axis, line_chart, line_path, short
 from hpcft.report.contents import Report, gather
 from hpcft.report.curves import Curve
-from hpcft.report.distillation import overview_rows, sample_rows
+from hpcft.report.distillation import loss_words, overview_rows, sample_rows
 from hpcft.report.latency import batch_rows, latency_charts
 from hpcft.report.palette import DASHES, LINE_COLORS, group_styles, line_style
 from hpcft.report.pareto import Front, Measure, figure, staircase
@@ -17,8 +17,15 @@ from hpcft.report.template import render
 from hpcft.runs.run import Run
 
 _NAMED_POINTS = 12
-_LESSON_HEAD = ["Run", "Samples shown", "Mean laziness by epoch (%)", "Improvement (points)", "Topics (samples)"]
-_SAMPLE_HEAD = ["Run", "Step", "Topic", "Teacher", "Student", "Laziness (%)", "Loss", "Comment"]
+_LESSON_HEAD = [
+    "Run",
+    "Rows",
+    "Samples shown",
+    "Mean laziness by epoch (%)",
+    "Improvement (points)",
+    "Topics (samples)",
+]
+_SAMPLE_HEAD = ["Run", "Rows", "Step", "Topic", "Teacher", "Student", "Laziness (%)"]
 _TAUGHT = [f"distill/sample_{name}" for name in ("laziness", "similarity", "kl", "loss")]
 _CURVE_HEAD = ["first", "lowest", "highest", "last", "at step", "points"]
 
@@ -45,7 +52,9 @@ def report_html(runs: Sequence[Run], title: str, baseline: str | None = None, la
 def html_of(report: Report, lang: str = "en") -> str:
     """A report that was gathered, as a page."""
     numbers = report.looks
-    charts = {metric: _curves(metric, of, numbers) for metric, of in report.curves.items()}
+    of_loss = loss_words(report.lessons)
+    titles = {_TAUGHT[-1]: f"{_TAUGHT[-1]} ({of_loss})"} if of_loss else {}
+    charts = {m: _curves(m, of, numbers, titles.get(m, m)) for m, of in report.curves.items()}
     taught = [metric for metric in _TAUGHT if metric in charts and report.lessons]
     return render(
         "report.html.j2",
@@ -63,7 +72,7 @@ def html_of(report: Report, lang: str = "en") -> str:
         curves=[chart for metric, chart in charts.items() if metric not in taught],
         taught=[charts[metric] for metric in taught],
         lessons=tables.Table(_LESSON_HEAD, overview_rows(report.lessons)),
-        samples=tables.Table(_SAMPLE_HEAD, sample_rows(report.lessons)),
+        samples=tables.Table([*_SAMPLE_HEAD, f"Loss ({of_loss})", "Comment"], sample_rows(report.lessons)),
         latency=latency_charts(report.latency, numbers),
         batches=tables.Table(
             ["Row", "Batch size", "Tokens of a prompt", "Median latency (ms)", "Tokens a second"],
@@ -79,9 +88,9 @@ def html_of(report: Report, lang: str = "en") -> str:
     )
 
 
-def _curves(metric: str, curves: dict[str, Curve], numbers: dict[str, int]) -> Chart:
+def _curves(metric: str, curves: dict[str, Curve], numbers: dict[str, int], title: str) -> Chart:
     return line_chart(
-        metric,
+        title,
         {name: curve.points for name, curve in curves.items()},
         numbers,
         x_label="Optimizer step",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcft.runs.attempt import holder_of
 from hpcft.runs.events import decode
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record
@@ -46,7 +48,8 @@ class AttemptSummary:
 
     Attributes:
         number: 1 for the first.
-        start, last: times of its first and last record, in seconds since the epoch; None without a record.
+        start, last: when its process began and of its last record, in seconds since the epoch; None without a record.
+            Where the process does not say when it began, `start` is the time of the first record.
         resume_step: the step that it went on from.
         step: the last step that it did; None when it did none.
         ending: `end`, `stopped` or `failed`; empty while it runs, and of one that was killed.
@@ -78,19 +81,21 @@ def read_progress(record: Record) -> Progress:
 def read_attempts(root: Path) -> list[AttemptSummary]:
     """The attempts of a run, oldest first."""
     paths = RunPaths(root)
-    return [_summary(number, paths.events(number)) for number in paths.attempt_numbers()]
+    return [_summary(paths, number) for number in paths.attempt_numbers()]
 
 
-def _summary(number: int, path: Path) -> AttemptSummary:
-    first, last = _head(path), _tail(path)
+def _summary(paths: RunPaths, number: int) -> AttemptSummary:
+    first, last = _head(paths.events(number)), _tail(paths.events(number))
     if not first or not last:
         return AttemptSummary(number)
+    holder = holder_of(paths, number)
     began: dict[str, Any] = next((r for r in first if r["kind"] == "start"), {})
     ended: dict[str, Any] = next((r for r in reversed(last) if r["kind"] in _ENDINGS), {})
     steps = [int(r["step"]) for r in last if r["kind"] in ("step", "checkpoint", "stopped", "end") and "step" in r]
     return AttemptSummary(
         number,
-        float(first[0]["t"]),
+        # One that fails while it loads has written nothing before it says so.
+        min(float(first[0]["t"]), holder.began if holder is not None else math.inf),
         float(last[-1]["t"]),
         int(began.get("resume_step", 0)),
         steps[-1] if steps else None,

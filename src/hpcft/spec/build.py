@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from hpcft.spec.faults import faults
 from hpcft.spec.job import Job
 from hpcft.spec.keys import fields
 from hpcft.spec.layers import CLUSTER, Layer, Problem, SpecError, unknown_key
+from hpcft.spec.types import Lang
 from hpcft.spec.variants import VARIANTS
 
 DEFAULT = "default"
@@ -102,14 +103,18 @@ def build(layers: list[Layer]) -> Resolved:
 
 
 def _recipe(merged: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-    """What the variant, LoRA in phases, which is on all of their modules, and a profile of the distillation begin with,
-    as the weakest layers."""
+    """What the variant, LoRA in phases, which is on all of their modules, the job's language, and a profile of the
+    distillation begin with, as the weakest layers."""
     name = str(merged.get("variant", (Job.model_fields["variant"].default, ""))[0])
     variant = VARIANTS.get(name)
     found = {} if variant is None else {key: (value, f"variant {name}") for key, value in variant.recipe.items()}
     phases, where = merged.get("lora.phase_strategy", (None, ""))
     if phases not in (None, "null"):
         found["lora.target_module_group"] = ("both", where)
+    lang, where = merged.get("lang", (None, ""))
+    # Of another one the error is told once.
+    if name == "distill" and lang in get_args(Lang):
+        found["distill.lang"] = (lang, where)
     profile = str(merged.get("distill.profile", ("", ""))[0])
     return found | {key: (value, f"profile {profile}") for key, value in PROFILES.get(profile, {}).items()}
 

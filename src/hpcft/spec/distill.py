@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hpcft.spec.section import Section
-from hpcft.spec.types import Reference, ScriptPath
+from hpcft.spec.types import Lang, Reference, ScriptPath
 
 # As `model.name`: a model that is made after the teacher's configuration.
 STUDENT = "student"
@@ -71,7 +71,7 @@ class DistillSection(Section):
     profile: Profile | None = Field(
         None, description="values for an occasion: temperature, weights and display, unless something else says them"
     )
-    lang: Literal["en", "zh-TW", "zh-CN", "ko"] = Field("en", description="language of what is shown")
+    lang: Lang = Field("en", description="language of what is shown; follows from the job's lang when absent")
 
     @property
     def shows_validation(self) -> bool:

@@ -88,7 +88,7 @@ def _distill(job: Job) -> list[tuple[str, str]]:
             found.append(("model.name", "a student is made by variant distill alone; name a model"))
         return found
     if d.teacher is None:
-        found.append(("distill.teacher", "who teaches? Name a finished run, a folder or a hub id"))
+        found.append(("distill.teacher", "who teaches? Name a finished run, a folder or a hub id: --teacher"))
     if abs(d.alpha + d.beta - 1) > 1e-9:
         message = (
             f"alpha and beta are one together, and {d.alpha:g} + {d.beta:g} = {d.alpha + d.beta:g}; set one of them"

@@ -61,8 +61,8 @@ _LABS = (
         "LoRA",
         "a product of two thin matrices beside the attention's own",
         True,
-        "Merged, it is a model like its base, as large and as fast; or keep the base once and load an adapter for each "
-        "task beside it.",
+        "Merged, it is a model like its base, of the same size and with the same work to do; or keep the base once and "
+        "load an adapter for each task beside it.",
     ),
     Lab(
         2,
@@ -89,7 +89,7 @@ _LABS = (
         "IA3",
         "a factor for each key, value and input of the MLP's last product",
         True,
-        "Merged, its factors are in the weights: the model is as large and as fast as its base.",
+        "Merged, its factors are in the weights: the model has the size of its base and does the same work.",
     ),
     Lab(
         6,

@@ -14,7 +14,7 @@ from hpcft.errors import ConfigError
 from hpcft.measure.flops import StepFlops, forward_flops, head_flops, twin
 from hpcft.models.open import subject
 from hpcft.models.student import make_student
-from hpcft.models.teacher import check_same_tokenizer, divided, teacher_config, teacher_job
+from hpcft.models.teacher import check_same_tokenizer, check_widths, divided, teacher_config, teacher_job
 from hpcft.runs.paths import RunPaths
 from hpcft.spec.distill import STUDENT
 from hpcft.spec.job import Job
@@ -116,7 +116,7 @@ def teach(
         )
     check_same_tokenizer(tokenizer, job)
     told = teacher_config(job)
-    _check_widths(job, config, told)
+    check_widths(job.distill.loss, config.hidden_size, told.hidden_size)
     own, theirs = (sum(p.numel() for p in twin(c).parameters()) for c in (config, told))
     # As float32, whatever type either is kept in.
     sizes = text("student_size", job.distill.lang, teacher=4 * theirs / _MB, student=4 * own / _MB)
@@ -146,18 +146,6 @@ def tidy(paths: RunPaths) -> None:
     """Remove what was made for the training alone."""
     for folder in (paths.student, paths.lessons):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_widths(job: Job, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    """Refuse to compare states of different widths. A map from one to the other would have to be trained beside the
-    student, saved with it and thrown away; `relation` needs none."""
-    if job.distill.loss in ("feature", "combined") and student.hidden_size != teacher.hidden_size:
-        raise ConfigError(
-            f"loss {job.distill.loss} compares hidden states, and the student's are {student.hidden_size} wide, the "
-            f"teacher's {teacher.hidden_size}",
-            where="distill.loss",
-            hint="relation compares states of any widths, response none",
-        )
 
 
 def _lessons(context: Context, job: Job, fed: Feed) -> Lessons:

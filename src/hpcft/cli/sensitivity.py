@@ -261,7 +261,8 @@ def _report(found: Sequence[Experiment], folder: Path, lang: Lang, *, quiet: boo
         rows = [
             [
                 name,
-                *(_figure(figures[key]) for key in ("attention_mean", "mlp_mean", "attention_to_mlp_ratio")),
+                # A mean of 0 is that of what is not trained.
+                *(_figure(figures[key] or None) for key in ("attention_mean", "mlp_mean", "attention_to_mlp_ratio")),
                 _figure(about[name].get("model/trainable_params")),
             ]
             for name, figures in summary["comparison"].items()

@@ -50,7 +50,7 @@ def plot_gradient_norms(
     save_path: Path | str = "gradient_norms.png",
     lang: Lang = "en",
 ) -> list[Path]:
-    """Draw the norms over the steps, each as it is and smoothed over 5 points.
+    """Draw the norms over the steps, each as it is and smoothed over up to 5 points.
 
     Args:
         logs: one log, drawn with a curve for each group that has a gradient; or name → log, drawn with a panel for each

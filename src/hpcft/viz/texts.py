@@ -214,10 +214,10 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "그래디언트 노름 비교",
     ),
     "smoothed": (
-        "bold: mean of {window} points; thin: each point",
-        "粗線: {window} 點平均; 細線: 原始值",
-        "粗线: {window} 点平均; 细线: 原始值",
-        "굵은 선: {window}개 점의 평균, 가는 선: 각 점",
+        "bold: mean of up to {window} points; thin: each point",
+        "粗線: 最多 {window} 點平均; 細線: 原始值",
+        "粗线: 最多 {window} 点平均; 细线: 原始值",
+        "굵은 선: 최대 {window}개 점의 평균, 가는 선: 각 점",
     ),
     "layer_heatmap": (
         "Gradient norm of each layer",

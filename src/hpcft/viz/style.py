@@ -210,7 +210,7 @@ def draw_bars(
     labels: Sequence[str],
     values: Sequence[float | None],
     colors: Sequence[str],
-    form: str,
+    form: str | Callable[[float], str],
     lang: Lang,
     *,
     fontsize: int = 9,
@@ -218,7 +218,7 @@ def draw_bars(
     """A bar for each value with the value over it; where there is none, words that say so and no bar.
 
     Args:
-        form: of the text over a bar, for `str.format` with `value`.
+        form: of the text over a bar, for `str.format` with `value`; or what makes the text of a value.
     """
     for place, (value, color) in enumerate(zip(values, colors, strict=True)):
         if value is None:
@@ -236,7 +236,7 @@ def draw_bars(
             continue
         axes.bar(place, value, color=color, alpha=0.8, width=0.7)
         axes.annotate(
-            form.format(value=value),
+            form.format(value=value) if isinstance(form, str) else form(value),
             (place, value),
             textcoords="offset points",
             xytext=(0, 3 if value >= 0 else -3),

@@ -222,11 +222,18 @@ def test_b4_finished_results_are_compared_in_a_folder_beside_them(hpcft: Call, r
     assert str(folder) in answer.err
 
 
-def test_tb7_a_ratio_that_does_not_exist_is_null(hpcft: Call, results: Path) -> None:
-    hpcft("sensitivity", "--compare", "attention", "both")
+def test_tb7_a_ratio_that_does_not_exist_is_null_and_a_dash_in_the_table(hpcft: Call, results: Path) -> None:
+    mlp = {"target_module_group": "mlp_only", "r": 4}
+    finished_run(results / "mlp", made(20, 2, trained=("mlp",)), lora=mlp)
+    answer = hpcft("sensitivity", "--compare", "attention", "mlp", "both")
     _, summary = comparison(results)
     assert summary["comparison"]["attention"]["mlp_mean"] == 0
+    assert summary["comparison"]["mlp"]["attention_mean"] == 0
     assert summary["comparison"]["attention"]["attention_to_mlp_ratio"] is None
+    assert summary["comparison"]["mlp"]["attention_to_mlp_ratio"] is None
+    cells = {words[0]: words[1:] for line in answer.out.splitlines() if (words := line.split())}
+    assert [cell == "-" for cell in cells["attention"][:3]] == [False, True, True]
+    assert [cell == "-" for cell in cells["mlp"][:3]] == [True, False, True]
     both = summary["comparison"]["both"]
     assert both["attention_to_mlp_ratio"] == pytest.approx(both["attention_mean"] / both["mlp_mean"])
 

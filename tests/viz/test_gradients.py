@@ -72,6 +72,7 @@ def test_b36_curves_are_smoothed_over_five_points_and_the_first_four_stay_raw(
     assert values[:4] == norms[:4]
     assert values[10] == pytest.approx(sum(norms[6:11]) / 5)
     assert smooth([1.0, 2.0]) == [1.0, 2.0]
+    assert smooth([1.0, 1.0, 1.0, math.nan, 5.0])[4] == 2.0, "a gap spoils no other point"
 
 
 def test_b36_phases_are_marked_where_they_begin(tmp_path: Path, saved: list[Figure]) -> None:

@@ -53,8 +53,32 @@ def test_b46_each_module_is_drawn_or_said_not_to_be_trained(
         return
     plot_gradients_3d(made(12, 2, trained=trained), tmp_path, [kind], module)
     (figure,) = saved
-    words = {"stacked": "on top of it", "combined": "sum of both norms", "attention": "Attention", "mlp": "MLP"}
-    assert words[module] in figure.get_suptitle()
+    words = {
+        "stacked": "Attention, and MLP on top of it",
+        "combined": "Attention + MLP (sum of both norms)",
+        "attention": "Attention",
+        "mlp": "MLP",
+    }
+    # What is not trained is not named.
+    said = words[module] if len(trained) == 2 else "MLP"
+    assert figure.get_suptitle() == f"Gradient norm by layer and step\n{said}"
+
+
+def test_b46_the_title_names_the_run_and_the_axis_the_layers(tmp_path: Path, saved: list[Figure]) -> None:
+    plot_gradients_3d(made(12, 2), tmp_path, ["wireframe"], name="mine")
+    (figure,) = saved
+    assert figure.get_suptitle().startswith("Gradient norm by layer and step: mine\n")
+    assert figure.axes[0].get_xlabel() == "Layer"
+    plot_gradients_3d(made(12, 2, trained=(), ends=True), tmp_path, ["wireframe"])
+    assert saved[1].get_suptitle().endswith("\nEmbed / LM head")
+
+
+def test_b46_the_colours_of_a_surface_have_the_scale_of_its_height(tmp_path: Path, saved: list[Figure]) -> None:
+    log = made(30, 4)
+    plot_gradients_3d(log, tmp_path, ["surface"], "attention")
+    axes, bar = saved[0].axes
+    assert bar.get_ylim() == pytest.approx((0, max(map(max, log.layer_norms["attention"]))))
+    assert axes.collections[0].get_clim() == bar.get_ylim()
 
 
 def test_b46_two_steps_with_layers_are_needed(tmp_path: Path) -> None:

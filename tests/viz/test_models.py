@@ -56,6 +56,12 @@ def test_a10_shares_numbers_in_millions_and_the_footer(
     assert figure.get_supxlabel() == footer
 
 
+def test_a10_few_parameters_are_told_in_thousands(tmp_path: Path, saved: list[Figure]) -> None:
+    stats = {"total_params": 500_000, "trainable_params": 2_048, "frozen_params": 497_952}
+    plot_parameter_distribution(stats, tmp_path / "a.png")
+    assert texts(saved[0].axes[1]) == ["0.50M", "2.0K", "0.50M"]
+
+
 def test_a12_its_message(tmp_path: Path, saved: list[Figure], capsys: pytest.CaptureFixture[str]) -> None:
     plot_parameter_distribution(STATS, tmp_path / "a.png", "zh-TW", verbose=True)
     assert capsys.readouterr().out == "✅ 參數分佈圖已生成\n"
@@ -144,6 +150,13 @@ def test_a31_a_panel_for_each_metric(tmp_path: Path, saved: list[Figure]) -> Non
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [str(r["method"]) for r in RANKS]
 
 
+def test_a31_the_time_has_its_unit_and_the_score_its_name(tmp_path: Path, saved: list[Figure]) -> None:
+    plot_peft_comparison(RANKS, save_path=tmp_path / "a.png", score_name="ROUGE-L F1")
+    plot_parameter_efficiency(RANKS, tmp_path / "b.png", score_name="ROUGE-L F1")
+    assert [axes.get_ylabel() for axes in saved[0].axes] == ["", "ROUGE-L F1", "Seconds"]
+    assert saved[1].axes[0].get_ylabel() == "Performance (ROUGE-L F1)"
+
+
 def test_a31_a_metric_that_a_method_lacks_is_said(tmp_path: Path, saved: list[Figure]) -> None:
     rows = [{"method": "LoRA", "bleu": 0.4, "note": "x"}, {"method": "IA3", "f1": 0.5}]
     plot_peft_comparison(rows, save_path=tmp_path / "a.png")
@@ -175,6 +188,18 @@ def test_efficiency_on_a_logarithmic_axis_with_plain_numbers(
     assert "$" not in "".join(label.get_text() for label in axes.get_xticklabels(which="both"))
     assert "Base is left out of a.png" in caplog.text
     assert "IA3 is left out of a.png" in caplog.text
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.3), (0.012, 0.5), (0.06, 0.07), (0.001, 3)])
+def test_the_logarithmic_axis_of_the_efficiency_has_a_few_numbers(
+    tmp_path: Path, saved: list[Figure], shares: tuple[float, ...]
+) -> None:
+    rows = [{"method": f"LoRA {share}", "params_%": share, "accuracy": 0.8} for share in shares]
+    plot_parameter_efficiency(rows, tmp_path / "a.png")
+    axis = saved[0].axes[0].xaxis
+    low, high = axis.get_view_interval()
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    assert 2 <= sum(bool(t.label1.get_text()) and low <= t.get_loc() <= high for t in ticks) <= 9
 
 
 def test_names_of_points_near_one_another_stay_readable(tmp_path: Path, saved: list[Figure]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from matplotlib import font_manager
 
 from hpcft import viz
 from hpcft.viz import PEFT_COLORS, guarded, picture, plot_training_loss, style
@@ -43,6 +47,42 @@ def test_ta7_a_missing_font_is_said_once_and_only_when_it_is_needed(
             figure.suptitle(title)
         assert caplog.text.count("Noto Sans CJK") == (title != "Training")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """matplotlib's list of fonts, none of which has Chinese, Japanese or Korean characters."""
+    fonts: list[Any] = [SimpleNamespace(name="DejaVu Sans")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    style._cjk_fonts.cache_clear()
+    yield fonts
+    style._cjk_fonts.cache_clear()
+
+
+def test_ta7_a_font_that_is_newer_than_matplotlibs_list_is_found_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, listed: list[Any]
+) -> None:
+    added: list[str] = []
+
+    def add(file: str) -> None:
+        added.append(Path(file).name)
+        if "Bold" in file:
+            raise RuntimeError("damaged")
+        listed.append(SimpleNamespace(name="Noto Sans CJK JP"))
+
+    files = [f"/fonts/{name}" for name in ("DejaVuSans.ttf", "NotoSansCJK-Bold.ttc", "NotoSansCJK-Regular.ttc")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: files)
+    monkeypatch.setattr(font_manager.fontManager, "addfont", add)
+    assert style._cjk_fonts() == ("Noto Sans CJK JP",)
+    assert added == ["NotoSansCJK-Bold.ttc", "NotoSansCJK-Regular.ttc"]
+
+
+def test_ta7_a_font_in_matplotlibs_list_is_used_without_a_look_at_the_disk(
+    monkeypatch: pytest.MonkeyPatch, listed: list[Any]
+) -> None:
+    listed.append(SimpleNamespace(name="NanumGothic"))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: pytest.fail("looked at the disk"))
+    assert style._cjk_fonts() == ("NanumGothic",)
 
 
 def test_a37_importing_from_any_folder_works_and_does_not_load_matplotlib(tmp_path: Path) -> None:

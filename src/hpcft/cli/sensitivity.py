@@ -37,9 +37,11 @@ _ATTENTION_FIRST = "attn->mlp->both"
 @app.command(
     epilog=ending(
         [
-            "hpcft sensitivity --model quickstart --dataset quickstart --target both --max_steps 8 --name first --wait",
+            "hpcft sensitivity --model quickstart --dataset quickstart --target both --max_length 256 --max_steps 8 "
+            "--name first --wait",
             "hpcft sensitivity --preset e2e_attention --model quickstart --dataset quickstart --batch_size 2 --dry-run",
-            "hpcft sensitivity --batch --model quickstart --dataset quickstart --max_steps 50 --dry-run",
+            "hpcft sensitivity --batch --model quickstart --dataset quickstart --max_length 256 --max_steps 50 "
+            "--dry-run",
             "hpcft sensitivity --compare results/first results/second",
         ],
         SUBMIT_CODES | {0: "submitted, or compared; with --wait: finished"},
@@ -261,7 +263,8 @@ def _report(found: Sequence[Experiment], folder: Path, lang: Lang, *, quiet: boo
         rows = [
             [
                 name,
-                *(_figure(figures[key]) for key in ("attention_mean", "mlp_mean", "attention_to_mlp_ratio")),
+                # A mean of 0 is that of what is not trained.
+                *(_figure(figures[key] or None) for key in ("attention_mean", "mlp_mean", "attention_to_mlp_ratio")),
                 _figure(about[name].get("model/trainable_params")),
             ]
             for name, figures in summary["comparison"].items()

@@ -109,8 +109,8 @@ def generate_summary_report(
 
     Returns:
         What the summary holds: `experiments` (name → `gradient_stats`, `measured_steps` and `about`) and `comparison`
-        (name → `attention_mean` and `mlp_mean` over the steps, and `attention_to_mlp_ratio`, which is None where the
-        MLP has no gradient).
+        (name → `attention_mean` and `mlp_mean` over the steps, and `attention_to_mlp_ratio`, which is None where one
+        of both has no gradient).
 
     Raises:
         UsageError: no experiment.
@@ -145,7 +145,8 @@ def generate_summary_report(
 
 def _comparison(stats: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     attention, mlp = stats["attention"]["mean"], stats["mlp"]["mean"]
-    ratio = attention / mlp if attention is not None and mlp else math.inf
+    # A norm of 0 is that of what is not trained: there is nothing to compare.
+    ratio = attention / mlp if attention and mlp else math.inf
     return {
         "attention_mean": attention,
         "mlp_mean": mlp,

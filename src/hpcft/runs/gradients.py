@@ -158,7 +158,7 @@ def load_gradient_log_from_csv(base: Path | str) -> GradientLog:
     Raises:
         DataError: a table is missing or damaged; names file, line and column.
     """
-    stem = _stem(user_path(str(base)))
+    stem = tables_at(user_path(str(base)))
     groups_file, layers_file = _named(stem, _GROUPS_END), _named(stem, _LAYERS_END)
     if not groups_file.is_file():
         raise _missing(groups_file)
@@ -171,11 +171,17 @@ def load_gradient_log_from_csv(base: Path | str) -> GradientLog:
     return GradientLog(steps, norms, layers, _read_phases(_named(stem, _JSON_END)))
 
 
+def has_tables(path: Path) -> bool:
+    """Whether `load_gradient_log_from_csv` finds a table of the groups' norms there."""
+    return _named(tables_at(path), _GROUPS_END).is_file()
+
+
 def _named(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
 
 
-def _stem(path: Path) -> Path:
+def tables_at(path: Path) -> Path:
+    """The path without an ending that tables begin with, of a run directory or of one of the tables."""
     if path.is_dir():
         return RunPaths(path).gradients
     ending = next((e for e in _ENDINGS if path.name.endswith(e) and path.name != e), "")

@@ -76,8 +76,11 @@ def lab(context: Context) -> dict[str, Any]:
     if found.others:
         told["comparison"] = [comparison_row(run) for run in (first, *found.others)]
         rows = told["comparison"]
-        guarded(plot_peft_comparison, job.lang)(rows, save_path=folder / "peft_comparison.png", lang=job.lang)
-        guarded(plot_parameter_efficiency, job.lang)(rows, folder / "parameter_efficiency.png", job.lang)
+        score = task_row(first)["metric"]
+        path = folder / "peft_comparison.png"
+        guarded(plot_peft_comparison, job.lang)(rows, save_path=path, lang=job.lang, score_name=score)
+        path = folder / "parameter_efficiency.png"
+        guarded(plot_parameter_efficiency, job.lang)(rows, path, job.lang, score_name=score)
     if job.variant == "adapter":
         told["tasks"] = [task_row(run) for run in found.trained]
         guarded(plot_task_comparison, job.lang)(told["tasks"], folder / "task_comparison.png", job.lang)

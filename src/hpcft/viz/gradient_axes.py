@@ -34,15 +34,17 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 def smooth(values: Sequence[float], window: int = SMOOTH) -> list[float]:
-    """A moving average over the point and those before it; the first `window - 1` points are as they were.
+    """A moving average over the point and those before it; the first `window - 1` points are as they were, and a gap
+    (nan) stays one.
 
     >>> smooth([1.0, 2.0, 3.0, 4.0, 10.0, 6.0])
     [1.0, 2.0, 3.0, 4.0, 4.0, 5.0]
     """
-    return [
-        v if place < window - 1 else math.fsum(values[place - window + 1 : place + 1]) / window
-        for place, v in enumerate(values)
-    ]
+    found = []
+    for place, value in enumerate(values):
+        near = [v for v in values[max(0, place - window + 1) : place + 1] if not math.isnan(v)]
+        found.append(value if place < window - 1 or math.isnan(value) else math.fsum(near) / len(near))
+    return found
 
 
 def both_scales(save_path: Path | str, draw: Callable[[Path, str], None]) -> list[Path]:

@@ -40,6 +40,7 @@ def plot_gradients_3d(
     kinds: Iterable[str] = KINDS,
     module: str = "stacked",
     *,
+    name: str = "",
     lang: Lang = "en",
 ) -> list[Path]:
     """Draw `gradient_3d_surface.png`, `gradient_3d_wireframe.png` and `gradient_3d_bars.png`.
@@ -53,6 +54,7 @@ def plot_gradients_3d(
         kinds: which of them.
         module: `attention` or `mlp` alone; `combined`, the sum of both norms; `stacked`, attention's and on top of it
             the MLP's.
+        name: of the run, for the title.
         lang: of the texts.
 
     Raises:
@@ -70,7 +72,10 @@ def plot_gradients_3d(
         )
     if not gradients.layers:
         raise DataError("the layers were not measured", hint="gradients.layer_norm=true measures them")
-    return [_draw(gradients, Path(output_dir) / f"gradient_3d_{kind}.png", kind, module, lang) for kind in wanted]
+    heading = text("gradients_3d", lang) + (f": {name}" if name else "")
+    return [
+        _draw(gradients, Path(output_dir) / f"gradient_3d_{kind}.png", kind, module, heading, lang) for kind in wanted
+    ]
 
 
 def _check(given: str, known: tuple[str, ...], where: str) -> None:
@@ -78,7 +83,7 @@ def _check(given: str, known: tuple[str, ...], where: str) -> None:
         raise UsageError(f"'{given[:40]}' is not one of {', '.join(known)}", where=where)
 
 
-def _draw(gradients: GradientLog, path: Path, kind: str, module: str, lang: Lang) -> Path:
+def _draw(gradients: GradientLog, path: Path, kind: str, module: str, heading: str, lang: Lang) -> Path:
     places = evenly_spaced(len(gradients.steps), _MOST_STEPS[kind])
     steps = [gradients.steps[place] for place in places]
     sheets, components = _sheets(gradients, places, module, lang)
@@ -90,7 +95,7 @@ def _draw(gradients: GradientLog, path: Path, kind: str, module: str, lang: Lang
         drawn = {"surface": _surface, "wireframe": _wireframe, "bars": _bars}[kind](axes, sheets, steps)
         shown = _named(components, gradients.layers)
         axes.set_xticks(shown, [components[x] for x in shown], fontsize=8)
-        axes.set_xlabel(text("component", lang), labelpad=12)
+        axes.set_xlabel(text("layer" if len(components) == gradients.layers else "component", lang), labelpad=12)
         if kind == "bars":
             axes.set_yticks(range(len(steps)), [str(step) for step in steps], fontsize=8)
         axes.set_ylabel(text("step", lang), labelpad=12)
@@ -103,8 +108,9 @@ def _draw(gradients: GradientLog, path: Path, kind: str, module: str, lang: Lang
             figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
         elif drawn is not None:
             figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.08, label=text("norm", lang))
-        name = "stacked_3d" if module == "stacked" else module
-        figure.suptitle(f"{text('gradients_3d', lang)}\n{text(name, lang)}", fontsize=14, fontweight="bold")
+        low = sheets[0].label
+        shown_groups = low if len(sheets) == 1 else text("stacked_3d", lang, low=low)
+        figure.suptitle(f"{heading}\n{shown_groups}", fontsize=14, fontweight="bold")
     return path
 
 
@@ -129,6 +135,8 @@ def _sheets(gradients: GradientLog, places: list[int], module: str, lang: Lang) 
     ends = [text(group, lang) for group, rows in (("embed", embed), ("lm_head", head)) if rows[0]]
     components = [*ends[: len(embed[0])], *layers, *ends[len(embed[0]) :]]
 
+    trained = [text(group, lang) for group, rows in zip(LAYERED, (attention, mlp), strict=True) if any(map(any, rows))]
+
     def beside_ends(rows: list[list[float]], height: float) -> list[list[float]]:
         return [
             [*(height * v for v in first), *row, *(height * v for v in last)]
@@ -137,10 +145,11 @@ def _sheets(gradients: GradientLog, places: list[int], module: str, lang: Lang) 
 
     if module == "combined":
         both = [[a + m for a, m in zip(*rows, strict=True)] for rows in zip(attention, mlp, strict=True)]
-        return [_Sheet(text(module, lang), GROUP_COLORS["total"], beside_ends(both, 1))], components
+        label = text(module, lang) if len(trained) == 2 else " / ".join([*trained, *ends])
+        return [_Sheet(label, GROUP_COLORS["total"], beside_ends(both, 1))], components
     low = beside_ends(attention, 1)
     sheets = [
-        _Sheet(" / ".join([text("attention", lang), *ends]), GROUP_COLORS["attention"], low),
+        _Sheet(" / ".join([*(n for n in trained if n != text("mlp", lang)), *ends]), GROUP_COLORS["attention"], low),
         _Sheet(text("mlp", lang), GROUP_COLORS["mlp"], beside_ends(mlp, 0), low),
     ]
     # What is not trained would only lie on the other.
@@ -175,7 +184,9 @@ def _grid(sheet: _Sheet, steps: list[int]) -> tuple[Any, Any, Any]:
 
 def _surface(axes: Any, sheets: list[_Sheet], steps: list[int]) -> Any:
     if len(sheets) == 1:
-        return axes.plot_surface(*_grid(sheets[0], steps), cmap="YlOrRd", **_LINES)
+        x, y, z = _grid(sheets[0], steps)
+        # The axis's own scale: left to itself it would end at the largest mean of a face's corners.
+        return axes.plot_surface(x, y, z, cmap="YlOrRd", vmin=0, vmax=z.max(), **_LINES)
     for sheet in sheets:
         axes.plot_surface(*_grid(sheet, steps), color=sheet.color, alpha=0.75, **_LINES)
     return None

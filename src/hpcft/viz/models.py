@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.errors import HpcftError
+from hpcft.viz.gradient_axes import plain_ticks
 from hpcft.viz.style import FALLBACK_COLOR, PEFT_COLORS, draw_bars, draw_labels, measured, method_color, picture
 from hpcft.viz.texts import Lang, metric_label, text
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 SIZE_COLORS = {"adapter": "#2ecc71", "merged": "#3498db", "base": "#95a5a6"}
 _LEAST_GB = 0.1  # smaller models would all be 0.00 GB
+_LEAST_MILLIONS = 0.01  # fewer parameters would all be 0.00M
 _PAGE = 16.0  # inches across that a picture's panels may take
 
 
@@ -56,7 +58,7 @@ def plot_parameter_distribution(
             [text("total", lang), *parts],
             [number / 1e6 for number in (total, trainable, frozen)],
             ["#34495e", *colors],
-            "{value:,.2f}M",
+            _parameters,
             lang,
         )
         bars.set_ylabel(text("millions", lang))
@@ -73,19 +75,23 @@ def plot_peft_comparison(
     metrics: Sequence[str] | None = None,
     save_path: Path | str = "peft_comparison.png",
     lang: Lang = "en",
+    *,
+    score_name: str = "",
 ) -> Path | None:
     """Draw methods side by side, a panel for each metric.
 
     Args:
         results: rows with `method` and a number for each metric, such as `trainable_params_%`, `performance` and
-            `training_time`. A number that is absent is said to be missing in its place.
+            `training_time` in seconds. A number that is absent is said to be missing in its place.
         metrics: columns to draw, in order; by default every column with a number.
         save_path: PNG to write.
         lang: of the texts.
+        score_name: of which score `performance` is, such as `ROUGE-L F1`; stands at its axis.
 
     Returns:
         The path, or None when there is nothing to draw.
     """
+    units = {"training_time": text("seconds", lang), "performance": score_name}
     names = [_method(row) for row in results]
     columns = dict.fromkeys(key for row in results for key in row if key != "method")
     figures = {key: [measured(row.get(key)) for row in results] for key in metrics or columns}
@@ -101,6 +107,7 @@ def plot_peft_comparison(
         for axes, (key, values) in zip(panels, figures.items(), strict=False):
             draw_bars(axes, names, values, [method_color(name) for name in names], "{value:.4g}", lang)
             axes.set_title(metric_label(key, lang), fontweight="bold")
+            axes.set_ylabel(units.get(key, ""))
         for axes in panels[len(figures) :]:
             axes.set_visible(False)
         figure.suptitle(text("comparison", lang), fontsize=14, fontweight="bold")
@@ -108,7 +115,7 @@ def plot_peft_comparison(
 
 
 def plot_parameter_efficiency(
-    results: Sequence[Mapping[str, Any]], save_path: Path | str, lang: Lang = "en"
+    results: Sequence[Mapping[str, Any]], save_path: Path | str, lang: Lang = "en", *, score_name: str = ""
 ) -> Path | None:
     """Draw what methods reach against the share of parameters that they train, on a logarithmic axis.
 
@@ -117,11 +124,12 @@ def plot_parameter_efficiency(
             row that lacks one is left out, and named in the log.
         save_path: PNG to write.
         lang: of the texts.
+        score_name: of which score `performance` is, such as `ROUGE-L F1`.
 
     Returns:
         The path, or None when there is nothing to draw.
     """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import LogLocator
 
     score = "accuracy" if any(measured(row.get("accuracy")) is not None for row in results) else "performance"
     drawn = []
@@ -138,14 +146,15 @@ def plot_parameter_efficiency(
         axes.set_xscale("log")
         for name, share, reached in drawn:
             axes.scatter(share, reached, s=110, color=method_color(name), edgecolor="black", zorder=3)
-        # Plain numbers, the ticks between them too where they would be the only ones.
-        plain = FuncFormatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_major_formatter(plain)
-        spread = max(s for _, s, _ in drawn) / min(s for _, s, _ in drawn)
-        axes.xaxis.set_minor_formatter(plain if spread < 10 else NullFormatter())
-        axes.set(xlabel=text("params_%", lang), ylabel=metric_label(score, lang))
+        label = metric_label(score, lang)
+        named = score == "performance" and score_name
+        axes.set(xlabel=text("params_%", lang), ylabel=f"{label} ({score_name})" if named else label)
         axes.set_title(text("efficiency", lang), fontsize=14, fontweight="bold")
         axes.margins(x=0.15, y=0.2)
+        plain_ticks(axes.xaxis, *axes.get_xlim())
+        if max(s for _, s, _ in drawn) < 10 * min(s for _, s, _ in drawn):
+            # Each tick, since those would be the only ones.
+            axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
         draw_labels(figure, axes, drawn)
     return Path(save_path)
 
@@ -197,6 +206,10 @@ def plot_model_sizes(
         if adapter is not None and merged:
             print(text("size_efficiency", lang, percent=100 * adapter / merged))
     return Path(save_path)
+
+
+def _parameters(millions: float) -> str:
+    return f"{millions:,.2f}M" if millions >= _LEAST_MILLIONS or not millions else f"{1000 * millions:,.1f}K"
 
 
 def _method(row: Mapping[str, Any]) -> str:

@@ -55,6 +55,8 @@ _CJK_FONTS = (
     "Noto Sans CJK TC",
     "Noto Sans CJK SC",
     "Noto Sans CJK KR",
+    # The first face of a collection of all four, which is the only one that some versions of matplotlib read.
+    "Noto Sans CJK JP",
     "Microsoft JhengHei",
     "PingFang TC",
     "Arial Unicode MS",
@@ -62,6 +64,8 @@ _CJK_FONTS = (
     "WenQuanYi Micro Hei",
     "NanumGothic",
 )
+# What the names of their files hold, letters and digits alone.
+_CJK_FILES = ("notosanscjk", "msjh", "pingfang", "arialunicode", "wqyzenhei", "wqymicrohei", "nanumgothic")
 _CJK_TEXT = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 # Where a name stands from its point: offset in points, and which of its sides is there.
 _BESIDE = (
@@ -135,10 +139,33 @@ def picture(
 
 @functools.cache
 def _cjk_fonts() -> tuple[str, ...]:
+    found = _listed_cjk_fonts()
+    if not found:
+        # matplotlib keeps its list for good: it may be older than the font.
+        _list_cjk_files()
+        found = _listed_cjk_fonts()
+    return found
+
+
+def _listed_cjk_fonts() -> tuple[str, ...]:
     from matplotlib import font_manager
 
     known = {font.name for font in font_manager.fontManager.ttflist}
     return tuple(name for name in _CJK_FONTS if name in known)
+
+
+def _list_cjk_files() -> None:
+    """Add those of the fonts that are on the disk to matplotlib's list, for this process."""
+    from matplotlib import font_manager
+
+    for file in font_manager.findSystemFonts():
+        name = _letters(Path(file).stem)
+        if any(part in name for part in _CJK_FILES):
+            try:
+                font_manager.fontManager.addfont(file)
+            except Exception as error:
+                # A damaged file raises whatever its reader does, and another font may do.
+                log.debug("%s is no font to draw with: %s", file, error)
 
 
 def _has_cjk(figure: Figure) -> bool:
@@ -183,7 +210,7 @@ def draw_bars(
     labels: Sequence[str],
     values: Sequence[float | None],
     colors: Sequence[str],
-    form: str,
+    form: str | Callable[[float], str],
     lang: Lang,
     *,
     fontsize: int = 9,
@@ -191,7 +218,7 @@ def draw_bars(
     """A bar for each value with the value over it; where there is none, words that say so and no bar.
 
     Args:
-        form: of the text over a bar, for `str.format` with `value`.
+        form: of the text over a bar, for `str.format` with `value`; or what makes the text of a value.
     """
     for place, (value, color) in enumerate(zip(values, colors, strict=True)):
         if value is None:
@@ -209,7 +236,7 @@ def draw_bars(
             continue
         axes.bar(place, value, color=color, alpha=0.8, width=0.7)
         axes.annotate(
-            form.format(value=value),
+            form.format(value=value) if isinstance(form, str) else form(value),
             (place, value),
             textcoords="offset points",
             xytext=(0, 3 if value >= 0 else -3),

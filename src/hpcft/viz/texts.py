@@ -102,6 +102,7 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
     "performance": ("Performance", "性能", "性能", "성능"),
     "accuracy": ("Accuracy", "準確率", "准确率", "정확도"),
     "training_time": ("Training time", "訓練時間", "训练时间", "학습 시간"),
+    "seconds": ("Seconds", "秒", "秒", "초"),
     # Sizes.
     "sizes": ("{method} model sizes", "{method} 模型大小對比", "{method} 模型大小对比", "{method} 모델 크기 비교"),
     "size": ("Model size ({unit})", "模型大小 ({unit})", "模型大小 ({unit})", "모델 크기 ({unit})"),
@@ -214,10 +215,10 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "그래디언트 노름 비교",
     ),
     "smoothed": (
-        "bold: mean of {window} points; thin: each point",
-        "粗線: {window} 點平均; 細線: 原始值",
-        "粗线: {window} 点平均; 细线: 原始值",
-        "굵은 선: {window}개 점의 평균, 가는 선: 각 점",
+        "bold: mean of {window} points, from point {window} on; thin: each point",
+        "粗線: 自第 {window} 點起為 {window} 點平均; 細線: 原始值",
+        "粗线: 自第 {window} 点起为 {window} 点平均; 细线: 原始值",
+        "굵은 선: {window}번째 점부터 {window}개 점의 평균, 가는 선: 각 점",
     ),
     "layer_heatmap": (
         "Gradient norm of each layer",
@@ -252,10 +253,10 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
         "레이어와 스텝별 그래디언트 노름",
     ),
     "stacked_3d": (
-        "Attention, and MLP on top of it",
-        "Attention，其上為 MLP",
-        "Attention，其上为 MLP",
-        "Attention 위에 MLP를 쌓음",
+        "{low}, and MLP on top of it",
+        "{low}，其上為 MLP",
+        "{low}，其上为 MLP",
+        "{low} 위에 MLP를 쌓음",
     ),
 }
 

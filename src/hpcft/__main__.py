@@ -1,0 +1,5 @@
+"""`python -m hpcft`, where the command itself is not in PATH."""
+
+from hpcft.cli.main import main
+
+main()

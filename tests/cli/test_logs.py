@@ -32,14 +32,15 @@ def test_the_end_of_what_the_job_printed(hpcft: Call, paths: Any) -> None:
     assert len(hpcft("logs", "mine", "-n", "0").out.splitlines()) == 5000
 
 
-def test_lines_that_are_left_out_are_counted_on_stderr(hpcft: Call, paths: Any) -> None:
-    assert "4,900 earlier lines are left out; all of them: -n 0\n" in hpcft("logs", "mine").err
-    assert "1 earlier line is left out" in hpcft("logs", "mine", "-n", "4999").err
-    assert "2 earlier lines are left out" in hpcft("logs", "mine", "--all-ranks", "-n", "1").err
+def test_it_is_said_on_stderr_that_lines_are_left_out(hpcft: Call, paths: Any) -> None:
+    said = "earlier lines are left out; all of them: -n 0\n"
+    assert said in hpcft("logs", "mine").err
+    assert said in hpcft("logs", "mine", "-n", "4999").err
+    assert said in hpcft("logs", "mine", "--all-ranks", "-n", "1").err
     assert "left out" not in hpcft("logs", "mine", "-n", "0").err
     assert "left out" not in hpcft("logs", "mine", "-n", "5000").err
     paths.batch_log.write_text("".join(f"line {n} {'x' * 90}\n" for n in range(5000)))
-    assert "4,900 earlier lines are left out" in hpcft("logs", "mine").err, "of blocks that are not shown too"
+    assert said in hpcft("logs", "mine").err, "of blocks that are not shown too"
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "| ?? #-   |\n"), ("utf-8", "│ 汉 █░ 🎓│\n")])

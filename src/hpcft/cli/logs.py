@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import typer
 
@@ -100,16 +99,16 @@ class _Reader:
     def print_last(self, lines: int) -> bool:
         """Print the ends of the files, those of several ranks in the order of their times; whether there was any."""
         chosen: list[tuple[str, str]] = []
-        left_out = 0
+        left_out = False
         for path in self.files():
-            text, self._at[path], before = _end(path, lines)
-            left_out += before
+            text, self._at[path], more = _end(path, lines)
+            left_out |= more
             chosen += [(line, self._marked(path, line)) for line in text]
         if self._rank is None and self._of_ranks:
             # Each line begins with its time; one that does not belongs to the line before it.
             chosen = _by_time(chosen)
         if left_out:
-            say(f"{left_out:,} earlier line{'s are' if left_out > 1 else ' is'} left out; all of them: -n 0")
+            say("earlier lines are left out; all of them: -n 0")
         for _, shown in chosen:
             _print(shown)
         sys.stdout.flush()
@@ -178,9 +177,9 @@ def _follow(run: Run, reader: _Reader) -> None:
         time.sleep(_LOOK_S)
 
 
-def _end(path: Path, lines: int) -> tuple[list[str], int, int]:
-    """The last lines of a file, its size, and how many lines are before them. Read from behind: a log of days is long,
-    and of what is before no more is done than to count it."""
+def _end(path: Path, lines: int) -> tuple[list[str], int, bool]:
+    """The last lines of a file, its size, and whether there are lines before them. Read from behind: a log of days is
+    long."""
     with path.open("rb") as file:
         size = at = file.seek(0, os.SEEK_END)
         blocks: list[bytes] = []
@@ -191,22 +190,11 @@ def _end(path: Path, lines: int) -> tuple[list[str], int, int]:
             blocks.append(file.read(at - begin))
             ends += blocks[-1].count(b"\n")
             at = begin
-        before = _ends(file, at)
     found = b"".join(reversed(blocks)).split(b"\n")
     if found and not found[-1]:
         found.pop()
     last = found[-lines:] if lines else found
-    return [_text(line) for line in last], size, before + len(found) - len(last)
-
-
-def _ends(file: BinaryIO, until: int) -> int:
-    """How many lines end in a file's first bytes."""
-    file.seek(0)
-    count = 0
-    while until > 0 and (block := file.read(min(until, _BLOCK))):
-        count += block.count(b"\n")
-        until -= len(block)
-    return count
+    return [_text(line) for line in last], size, at > 0 or len(last) < len(found)
 
 
 def _text(line: bytes) -> str:

@@ -163,12 +163,13 @@ class FineTuner(MeasuringTrainer):
     ) -> Any:
         """The objective's in training, where there is one; the model's own in an evaluation, so that runs of all
         variants can be compared by it. There the objective may look at the batch, to show it."""
-        if self._objective is not None and not model.training:
-            self._objective.look(model, inputs)
-        if self._objective is None or not model.training:
+        objective = self._objective
+        if objective is None or not model.training:
+            if objective is not None:
+                objective.look(model, inputs)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self._objective(model, inputs, num_items_in_batch)
-        self._counts[4:] += self._objective.figures
+        loss = objective(model, inputs, num_items_in_batch)
+        self._counts[4:] += objective.figures
         # Divided by the answers of all ranks, whose gradients are averaged and not added.
         return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 

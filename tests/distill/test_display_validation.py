@@ -46,12 +46,7 @@ def jobs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 @pytest.fixture(scope="module")
 def make(jobs: Worker, teacher: Path) -> Callable[..., Run]:
-    def made(name: str, **changes: dict[str, Any]) -> Run:
-        own = {section: SHAPE.get(section, {}) | changes.get(section, {}) for section in SHAPE.keys() | changes.keys()}
-        own["distill"] = {"teacher": str(teacher)} | changes.get("distill", {})
-        return jobs.make(name, "distill", **own)
-
-    return made
+    return jobs.distillations(teacher, SHAPE)
 
 
 def validation_rows(run: Run) -> list[dict[str, Any]]:

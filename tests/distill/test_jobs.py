@@ -45,12 +45,7 @@ def jobs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 @pytest.fixture(scope="module")
 def make(jobs: Worker, teacher: Path) -> Callable[..., Run]:
-    def made(name: str, **changes: dict[str, Any]) -> Run:
-        own = {s: SMALL.get(s, {}) | changes.get(s, {}) for s in SMALL.keys() | changes.keys()}
-        own["distill"] = {"teacher": str(teacher)} | changes.get("distill", {})
-        return jobs.make(name, "distill", **own)
-
-    return made
+    return jobs.distillations(teacher, SMALL)
 
 
 @pytest.fixture(scope="module")

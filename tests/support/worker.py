@@ -47,6 +47,19 @@ class Worker:
             job[section] = {**job.get(section, {}), **BASE.get(section, {}), **changes.get(section, {})}
         return self._made(name, job)
 
+    def distillations(self, teacher: Path, base: dict[str, dict[str, Any]]) -> Callable[..., Run]:
+        """A function that makes run directories of variant distill, as `make` does, with a job's sections below what it
+        is given."""
+
+        def made(name: str, **changes: dict[str, Any]) -> Run:
+            own = {
+                section: base.get(section, {}) | changes.get(section, {}) for section in base.keys() | changes.keys()
+            }
+            own["distill"] = {"teacher": str(teacher)} | changes.get("distill", {})
+            return self.make(name, "distill", **own)
+
+        return made
+
     def _made(self, name: str, job: dict[str, Any]) -> Run:
         paths = make_run_directory(self.folder, name, name)
         paths.config.write_text(yaml.safe_dump(job))

@@ -146,10 +146,10 @@ def test_a_step_that_is_killed_with_9_is_started_again_from_its_last_checkpoint(
 @pytest.mark.timeout(1800)
 def test_a_job_three_times_longer_than_its_time_limit_ends_by_itself(site: Path, cluster: Any) -> None:
     cluster.wait_idle()
-    steps = ("--max-steps", "900")
+    steps = ("--max-steps", "1800")
     calm = submit(site, "calm-long", *steps)
-    run = submit(site, "long", *steps, "--time", "1", "--set", "resources.signal_seconds=20")
-    # Where a start takes half of a minute, each of them gains few steps before the signal, which may come early.
+    run = submit(site, "long", *steps, "--time", "2", "--set", "resources.signal_seconds=20")
+    # Slurm may send the signal 60 s early: of a limit of one minute, hardly the start would be left.
     finish(run, 1500)
     finish(calm, 60)
     check(run, calm)

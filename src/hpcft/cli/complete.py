@@ -104,3 +104,9 @@ def _collect(annotation: Any, found: list[str]) -> None:
 def _starting(words: Iterable[str], incomplete: str) -> list[str]:
     # zsh evaluates what it is offered, and files can be called anything: only what a script could carry is offered.
     return [word for word in words if word.startswith(incomplete) and path_fault(word) is None]
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Names of the sets whose versions are in results/."""
+    home = Path("results") / "data_versions"
+    return _starting([p.name for p in home.iterdir() if p.is_dir()] if home.is_dir() else [], incomplete)

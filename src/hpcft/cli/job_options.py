@@ -35,6 +35,8 @@ _LONGEST_CHOICE = 55
 _OF_STAGES = ("bench.", "merge.")
 # Of the typed layers the last ones: bare pairs, and options with `--set`.
 COMMAND_LINE = 2
+# What `hpcft data` asks of a job.
+_OF_DATA = ("data.task", "data.validation", "data.max_length", "model.name", "lang", "results")
 # Options that every job has.
 ANY_JOB = ("name", "results", "lang", "model.trust", "resources.", "tracking.")
 
@@ -120,6 +122,11 @@ def takes_sweep(function: Callable[..., None]) -> Callable[..., None]:
     return _with_options(function, "sweep")
 
 
+def takes_data(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a job that are about its data; data sets are named among the bare words."""
+    return _with_options(function, "data", _OF_DATA)
+
+
 def _subject_parameter(kind: str) -> inspect.Parameter:
     if kind == "pipeline":
         argument = typer.Argument(
@@ -149,16 +156,33 @@ def _subject_parameter(kind: str) -> inspect.Parameter:
     return _parameter("subject", str | None if kind == "lab" else str, argument)
 
 
+def _cluster_parameter() -> inspect.Parameter:
+    return _parameter(
+        "cluster",
+        str | None,
+        typer.Option(
+            None,
+            "--cluster",
+            metavar="NAME",
+            autocompletion=clusters,
+            help="Cluster profile; else HPCFT_CLUSTER, the project's, Slurm if it answers, local.",
+        ),
+    )
+
+
 def _with_options(function: Callable[..., None], kind: str, sections: tuple[str, ...] = ("",)) -> Callable[..., None]:
-    parameters = [] if kind == "train" else [_subject_parameter(kind)]
+    parameters = [] if kind in ("train", "data") else [_subject_parameter(kind)]
+    metavar, help_text = "[SPEC.yaml] [KEY=VALUE]…", "A job file, and values as section.key=value."
+    if kind == "data":
+        metavar, help_text = f"[DATASET]… {metavar}", f"Files, hub ids or known names; else the job's. {help_text}"
     parameters += [
         _parameter(
             "words",
             list[str] | None,
             typer.Argument(
                 None,
-                metavar="[SPEC.yaml] [KEY=VALUE]…",
-                help="A job file, and values as section.key=value.",
+                metavar=metavar,
+                help=help_text,
                 autocompletion=pairs,
             ),
         ),
@@ -174,17 +198,6 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             ),
         ),
         _parameter(
-            "cluster",
-            str | None,
-            typer.Option(
-                None,
-                "--cluster",
-                metavar="NAME",
-                autocompletion=clusters,
-                help="Cluster profile; else HPCFT_CLUSTER, the project's, Slurm if it answers, local.",
-            ),
-        ),
-        _parameter(
             "pairs",
             list[str] | None,
             typer.Option(
@@ -196,6 +209,8 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             ),
         ),
     ]
+    if kind != "data":
+        parameters.insert(-1, _cluster_parameter())
     if kind in ("train", "pipeline", "sweep", "lab"):
         for name, (_, text) in _SWITCHES.items():
             flag = "--" + name.replace("_", "-")
@@ -230,7 +245,7 @@ def _with_options(function: Callable[..., None], kind: str, sections: tuple[str,
             pairs=given["pairs"] or [],
             words=given["words"] or [],
             preset=given["preset"],
-            cluster=given["cluster"],
+            cluster=given.get("cluster"),
             kind=kind,
             subject=given.get("subject"),
         )

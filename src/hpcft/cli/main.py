@@ -22,6 +22,7 @@ VERBS = {
     "render": "Write a job's batch script without submitting it.",
     "doctor": "Will a job start here? Slurm, limits, space, caches, clocks, in red and green.",
     "fetch": "Bring a job's model, tokenizer, data and metrics into the cache, for nodes without internet.",
+    "data": "Know the data: check it, clean it, analyze it, keep versions of it, compare two.",
     "fit": "Will it fit? Memory of each GPU and node, and the change that makes it fit.",
     "evaluate": "Score a model: a run's, an adapter, a folder, a hub id.",
     "merge": "Add an adapter's weights to its base model's.",

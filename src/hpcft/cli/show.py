@@ -12,6 +12,7 @@ from hpcft.cli.complete import runs
 from hpcft.cli.output import as_json, say, table
 from hpcft.cli.texts import ending
 from hpcft.report.summary import file_rows, result_rows
+from hpcft.runs.files import read_json
 from hpcft.runs.run import Run, RunState, find_run
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _document(run: Run, standing: Standing, results: Path) -> dict[str, Any]:
         "status": None if status is None else vars(status),
         "attempts": run.paths.attempt_numbers(),
         "attempt_details": [vars(a) for a in read_attempts(run.paths.root)],
+        "data": {report["dataset"]: report["version"] for report in read_json(run.paths.data_report) or []},
         "metrics": run.metrics,
         "end": run.end,
     }
@@ -81,6 +83,7 @@ def _state_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
         rows.append(("rate", f"{going.steps_per_s:.3g} steps/s, {duration(going.left_s)} left"))
     about = record.about
     made_of = (about.get("variant"), about.get("model"), about.get("dataset"))
+    rows += _data_rows(run)
     rows += [
         ("job", f"{about.get('job_kind', 'train')}: {', '.join(str(v) for v in made_of if v)}"),
         ("run id", record.run_id or "unknown"),
@@ -91,6 +94,17 @@ def _state_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
         ("directory", str(run.paths.root)),
     ]
     return [(what, text) for what, text in rows if text]
+
+
+def _data_rows(run: Run) -> list[tuple[str, str]]:
+    """The version of each data set that the run used, and how much of what was found in it matters."""
+    reports = read_json(run.paths.data_report) or []
+    rows = []
+    for report in reports:
+        told = [found for found in report["recommendations"] if found["priority"] != "low"]
+        faults = f", {len(told)} to decide: {told[0]['text']}" if told else ""
+        rows.append(("data", f"{report['dataset']}@{report['version']}, {report['total_samples']:,} rows{faults}"))
+    return rows
 
 
 def _verdict(run: Run, standing: Standing) -> list[tuple[str, str]]:

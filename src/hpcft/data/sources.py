@@ -65,6 +65,11 @@ def read_rows(dataset: str, subset: str | None = None, revision: str | None = No
     )
 
 
+def can_stream(dataset: str) -> bool:
+    """Whether a set can be read by rows: a .json file is one value, and is read whole."""
+    return is_hub(dataset) or dataset in MADE or user_path(dataset).suffix.lower() in (".csv", ".tsv", ".jsonl")
+
+
 def stream_rows(dataset: str, subset: str | None = None, revision: str | None = None) -> Iterator[Row]:
     """The same rows without ever holding more than one of them: for sets that do not fit into memory.
 

@@ -11,21 +11,21 @@ from typing import Any
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def render(page: str, styles: Sequence[str], script: str, **values: Any) -> str:
+def render(page: str, styles: Sequence[str], script: str | None, **values: Any) -> str:
     """Fill in a page of `templates/`.
 
     Every value is escaped. The styles and the script are named by their digests in the page's content policy
     (W3C, Content Security Policy Level 3), so that a browser refuses any other, and any address.
 
     Args:
-        page, styles, script: names of files in `templates/`.
+        page, styles, script: names of files in `templates/`; a page may do without a script.
         values: what the page shows.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     style = "".join(_read(name) for name in styles)
-    code = _read(script)
+    code = "" if script is None else _read(script)
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,

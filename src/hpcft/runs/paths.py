@@ -71,6 +71,11 @@ class RunPaths:
         return self.root / "done.json"
 
     @property
+    def data_report(self) -> Path:
+        """What a check of the data found, and its version."""
+        return self.root / "data_report.json"
+
+    @property
     def logs(self) -> Path:
         """System log and training progress in words."""
         return self.root / "logs.txt"

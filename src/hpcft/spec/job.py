@@ -85,6 +85,24 @@ class DataSection(Section):
     )
 
 
+class ChecksSection(Section):
+    """What the data is held against before a job trains on it, and what `hpcft data clean` takes out."""
+
+    min_text_length: int = Field(1, ge=0, description="characters; a shorter text is reported, and removed by cleaning")
+    max_text_length: int | None = Field(None, ge=1, description="characters; the same for a longer one")
+    allow_empty: bool = Field(False, description="an empty text is no fault")
+    check_encoding: bool = Field(True, description="look for characters that a wrong decoding leaves behind")
+    remove_html: bool = Field(True, description="look for tags; cleaning takes them out")
+    remove_special_chars: bool = Field(False, description="cleaning takes out what is no letter, digit or punctuation")
+    near_rows: int = Field(
+        20_000, ge=0, description="rows among which near-duplicates are looked for, and of a job at most 2,000; 0: none"
+    )
+    near_threshold: float = Field(
+        0.85, gt=0, le=1, description="Jaccard similarity of two texts' character 5-grams from which they are near"
+    )
+    strict: bool = Field(False, description="a finding of high priority stops the job before it trains")
+
+
 class LoraSection(Section):
     """LoRA's shape; its effective scale is lora_alpha / r."""
 
@@ -310,6 +328,7 @@ class Job(Section):
     lang: Lang = Field("en", description="language of pictures and of what is printed beside them")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
+    checks: ChecksSection = ChecksSection()
     lora: LoraSection = LoraSection()
     peft: PeftSection = PeftSection()
     training: TrainingSection = TrainingSection()

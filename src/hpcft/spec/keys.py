@@ -23,6 +23,7 @@ SHORT_NAMES: dict[str, str] = {
     "lang": "lang",
     "model": "model.name",
     "dataset": "data.dataset",
+    "validation": "data.validation",
     "num_samples": "data.train_samples",
     "train_samples": "data.train_samples",
     "eval_samples": "data.eval_samples",

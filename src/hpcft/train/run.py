@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from concurrent.futures import Future
 from dataclasses import asdict
+from threading import Thread
 from typing import Any
 
 import torch
 import transformers
 from transformers import PretrainedConfig
 
+from hpcft.data.care.before import check_before_training, tell
 from hpcft.measure.flops import TrainingFlops, training_parts
 from hpcft.measure.memory import folder_size_gb, over_ranks, peak_gb, reset_peak
 from hpcft.models.adapter import with_adapter
@@ -53,6 +56,8 @@ def train(context: Context) -> dict[str, Any]:
     resume = newest_good(context)
     require_gain(context, resume[1].step if resume else 0)
     job = with_student(context)
+    # While the model is loaded, which is another's work for the most part.
+    look = _Look(job, paths) if rank.is_first else None
     context.say("starting", f"loading the model {job.model.name}")
     # One rank makes or fetches what all of them then read.
     if rank.is_first:
@@ -104,10 +109,37 @@ def train(context: Context) -> dict[str, Any]:
         data_collator=fed.train_collator,
         processing_class=tokenizer,
     )
-    _begin(context, counts, fed, str(model.config._attn_implementation), resume[1].step if resume else 0)
+    looked = look.told() if look is not None else []
+    _begin(context, counts, fed, looked, str(model.config._attn_implementation), resume[1].step if resume else 0)
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     return _finish(context, trainer, counts, flops, validator, labels, teaching)
+
+
+class _Look:
+    """The check of the data, in a thread of its own, which nobody waits for if the job fails before."""
+
+    def __init__(self, job: Job, paths: RunPaths) -> None:
+        self._strict = job.checks.strict
+        self._found: Future[list[dict[str, Any]]] = Future()
+        Thread(target=self._look, args=(job, paths), daemon=True).start()
+
+    def _look(self, job: Job, paths: RunPaths) -> None:
+        try:
+            self._found.set_result(check_before_training(job, paths))
+        except Exception as error:
+            # For whoever waits for it.
+            self._found.set_exception(error)
+
+    def told(self) -> list[dict[str, Any]]:
+        """Wait for its end.
+
+        Raises:
+            DataError: the data is not fit to train on, and the job is strict about that.
+        """
+        reports = self._found.result()
+        tell(reports, strict=self._strict)
+        return reports
 
 
 def _gradients(job: Job, config: PretrainedConfig, model: Any) -> GradientNorms | None:
@@ -132,7 +164,14 @@ def _flops(job: Job, config: PretrainedConfig, model: Any, num_labels: int | Non
         return None
 
 
-def _begin(context: Context, counts: ParameterCount, fed: Feed, attention: str, resume_step: int) -> None:
+def _begin(
+    context: Context,
+    counts: ParameterCount,
+    fed: Feed,
+    looked: list[dict[str, Any]],
+    attention: str,
+    resume_step: int,
+) -> None:
     if context.recorder is None:
         return
     context.recorder.event(
@@ -143,7 +182,12 @@ def _begin(context: Context, counts: ParameterCount, fed: Feed, attention: str, 
         zero_stage=context.job.zero_stage,
         device=str(context.device),
         parameters={"total": counts.total, "trainable": counts.trainable},
-        data={"sha256": fed.data.sha256, "task": fed.data.task, **(asdict(fed.report) if fed.report else {})},
+        data={
+            "sha256": fed.data.sha256,
+            "task": fed.data.task,
+            "versions": {report["dataset"]: report["version"] for report in looked},
+            **(asdict(fed.report) if fed.report else {}),
+        },
         packing=fed.packing,
         attention=attention,
         liger=uses_liger(context.job, context.device),

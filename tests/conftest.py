@@ -42,6 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HPCFT_INDEX", str(home / "index"))
     monkeypatch.chdir(folder)
     return folder
 

@@ -15,7 +15,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Pages that run jobs, half a minute each. The others and the README's tour are in every round.
 LONG = (
-    *("comparing", "configuration", "distillation", "getting-started", "offline-nodes", "sensitivity", "sweeps"),
+    *(
+        "comparing",
+        "configuration",
+        "distillation",
+        "finding-runs",
+        "getting-started",
+        "offline-nodes",
+        "sensitivity",
+        "sweeps",
+    ),
     *("tracking", "why-a-job-failed"),
 )
 _BLOCK = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcft.cli.complete import groups, values
+from hpcft.cli.filters import STATES, Filters, standings, takes_filters
 from hpcft.cli.output import as_json, grid, say
 from hpcft.cli.texts import ending
 from hpcft.errors import UsageError
 
 if TYPE_CHECKING:
-    from hpcft.cluster.poll import Poll
     from hpcft.cluster.state import Standing
-    from hpcft.runs.record import Record
+    from hpcft.runs.index.query import Index
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 _SHOWN = 50
-STATES = ("pending", "started", "success", "failure", "stopped", "cancelled", "unknown")
-_AGO = re.compile(r"(\d+)([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+# Orders by names of their own, and whether the largest comes first.
+_ORDERS = {"time": ("created", True), "name": ("run", False), "step": ("step", True), "loss": ("loss", False)}
 
 
 @app.command(
@@ -36,156 +30,71 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
         [
             "hpcft ls",
             "hpcft ls --state started --state pending --since 2d",
-            "hpcft ls --variant qlora --sort loss --json",
+            "hpcft ls --variant qlora --where 'lora.r>=8' --sort f1 --show f1 --show lora.r",
             "hpcft ls --groups",
         ],
         {0: "listed, also when there is none", 2: ""},
     )
 )
+@takes_filters
 def ls(
-    state: list[str] = typer.Option(
-        [],
-        "--state",
-        metavar="STATE",
-        help=f"One of {', '.join(STATES)}; may be repeated.",
-        autocompletion=lambda: STATES,
+    filters: Filters,
+    sort: str = typer.Option(
+        "time", "--sort", "--sort-by", help="time (newest first), name, state, step, loss, or any setting or metric."
     ),
-    variant: str | None = typer.Option(None, "--variant", help="Of this variant.", autocompletion=values("variant")),
-    kind: str | None = typer.Option(None, "--kind", help="Of this kind of job: train, evaluate, bench, …"),
-    model: str | None = typer.Option(None, "--model", help="Whose model's name has this in it."),
-    dataset: str | None = typer.Option(None, "--dataset", help="Whose data set's name has this in it."),
-    group: str | None = typer.Option(
-        None, "--group", "--sweep", metavar="NAME", help="Of this pipeline or sweep.", autocompletion=groups
-    ),
-    name: str | None = typer.Option(None, "--name", metavar="GLOB", help="Whose name fits: 'rank*', 'sweep/*'."),
-    since: str | None = typer.Option(None, "--since", metavar="WHEN", help="Submitted since: 30m, 2h, 3d, 2026-11-20."),
-    sort: str = typer.Option("time", "--sort", help="time (newest first), name, state, step or loss."),
+    descending: bool | None = typer.Option(None, "--desc/--asc", help="Largest or smallest first."),
+    show: list[str] = typer.Option([], "--show", metavar="KEY", help="A column more; may be repeated."),
     limit: int | None = typer.Option(
         None, "--limit", min=0, help=f"So many at most, 0 for all. [{_SHOWN}; with --json all]", show_default=False
     ),
     by_group: bool = typer.Option(False, "--groups", help="One line for each pipeline and sweep."),
-    results: Path = typer.Option(Path("results"), "--results", help="Folder of the run directories."),
     json: bool = typer.Option(False, "--json", help="Print the runs as JSON."),
 ) -> None:
     """List the runs."""
     from hpcft.cli.view import asked_text, facts
     from hpcft.cluster.poll import Poll
-    from hpcft.runs.run import group_folder, run_folders
+    from hpcft.runs.index.query import Index, Query
 
-    wanted = [_state(text) for text in state]
-    if sort not in _ORDERS:
-        raise UsageError(f"cannot sort by '{sort}'", where="--sort", hint=f"one of: {', '.join(_ORDERS)}")
-    roots: Iterable[Path] = run_folders(results)
-    if group is not None:
-        folder = group_folder(group, results)
-        if folder is None:
-            raise UsageError(f"no pipeline or sweep called '{group}'", where=str(results), hint="hpcft ls --groups")
-        roots = run_folders(folder)
-    if name is not None:
-        roots = (root for root in roots if _is_named(root, results, name))
-    fits = _filter(variant, kind, model, dataset, None if since is None else time_of(since))
     most = limit if limit is not None else 0 if json or by_group else _SHOWN
+    key, down = _ORDERS.get(sort, ("created", True) if sort == "state" else (sort, True))
     poll = Poll()
-    found, cut = _select(_newest_first(roots), fits, wanted, most, sort, poll)
-    if by_group:
-        _groups(found, results, json)
-    elif json:
-        as_json([facts(standing, results) for standing in found])
-    else:
-        _table(found, results)
-        if cut:
-            say(f"the first {most} are shown; --limit 0 shows all")
-        if asked := asked_text(found, poll):
-            say(asked)
-
-
-def _state(text: str) -> str:
-    if text.lower() not in STATES:
-        raise UsageError(f"no state '{text}'", where="--state", hint=f"one of: {', '.join(STATES)}")
-    return text.upper()
-
-
-def time_of(text: str) -> float:
-    """A time as it is typed, in seconds since the epoch."""
-    if ago := _AGO.fullmatch(text):
-        return time.time() - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise UsageError(
-            f"'{text}' is no time", where="--since", hint="30m, 2h, 3d, 2w, 2026-11-20 or 2026-11-20T14:00"
-        ) from None
-
-
-def _is_named(root: Path, results: Path, pattern: str) -> bool:
-    from hpcft.runs.run import label
-
-    return fnmatchcase(root.name, pattern) or fnmatchcase(label(root, results), pattern)
-
-
-def _filter(
-    variant: str | None, kind: str | None, model: str | None, dataset: str | None, since: float | None
-) -> Callable[[Record], bool]:
-    equal = {k: v for k, v in (("variant", variant), ("job_kind", kind)) if v is not None}
-    within = {k: v.lower() for k, v in (("model", model), ("dataset", dataset)) if v is not None}
-
-    def fits(record: Record) -> bool:
-        if since is not None and record.created < since:
-            return False
-        if not equal and not within:
-            return True
-        about = record.about
-        return all(about.get(k) == v for k, v in equal.items()) and all(
-            v in about.get(k, "").lower() for k, v in within.items()
+    with Index(filters.results) as index:
+        if key == sort and not index.has(key):
+            _check_order(index, sort)
+        query = Query(
+            sort=key,
+            descending=down if descending is None else descending,
+            limit=most or None if sort != "state" else None,
+            show=tuple(show),
         )
-
-    return fits
-
-
-def _newest_first(roots: Iterable[Path]) -> Iterator[Path]:
-    """By when their jobs were written, which the file system tells without opening a file."""
-    dated = [((root / "config.yaml").stat().st_mtime_ns, root) for root in roots]
-    dated.sort(reverse=True)
-    return (root for _, root in dated)
-
-
-def _select(
-    roots: Iterator[Path], fits: Callable[[Record], bool], states: list[str], most: int, sort: str, poll: Poll
-) -> tuple[list[Standing], bool]:
-    """The runs to show in their order, and whether some were left out."""
-    from hpcft.cluster.state import stand
-    from hpcft.runs.record import read_record
-
-    records: list[Record] = []
-    for root in roots:
-        record = read_record(root)
-        if fits(record):
-            records.append(record)
-            # One more tells that there are more.
-            if sort == "time" and not states and most and len(records) > most:
-                break
-    standings = stand(records, poll)
-    if states:
-        standings = [s for s in standings if s.state in states]
-    standings.sort(key=_ORDERS[sort])
-    return (standings[:most], True) if most and len(standings) > most else (standings, False)
+        found, rows, total = standings(index, filters, query, poll)
+    if sort == "state":
+        found.sort(key=lambda s: STATES.index(s.state.lower()), reverse=bool(descending))
+        found = found[: most or None]
+    if by_group:
+        _groups(found, filters.results, json)
+        return
+    figures = [{name: rows[str(s.record.root)][name] for name in show} for s in found]
+    if json:
+        extra = [{"figures": each} if show else {} for each in figures]
+        as_json([facts(s, filters.results) | more for s, more in zip(found, extra, strict=True)])
+        return
+    _table(found, filters.results, figures)
+    if total > len(found):
+        say(f"the first {len(found)} of {total:,} are shown; --limit 0 shows all")
+    if asked := asked_text(found, poll):
+        say(asked)
 
 
-def _loss(standing: Standing) -> float:
-    status = standing.record.heartbeat
-    return float("inf") if status is None or status.loss is None else float(status.loss)
+def _check_order(index: Index, sort: str) -> None:
+    try:
+        index.known(sort)
+    except UsageError as error:
+        others = f"{', '.join(_ORDERS)}, state, or what hpcft query --keys lists"
+        raise UsageError(f"cannot sort by '{sort[:60]}'", where="--sort", hint=others) from error
 
 
-_ORDERS: dict[str, Callable[[Any], Any]] = {
-    "time": lambda s: -s.record.created,
-    "name": lambda s: str(s.record.root),
-    "state": lambda s: (STATES.index(s.state.lower()), -s.record.created),
-    "step": lambda s: -(s.record.heartbeat.step if s.record.heartbeat else -1),
-    "loss": _loss,
-}
-
-
-def _table(found: list[Standing], results: Path) -> None:
+def _table(found: list[Standing], results: Path, figures: list[dict[str, Any]]) -> None:
     from hpcft.cli.view import age_text, loss_text, step_text
     from hpcft.runs.run import label
 
@@ -193,13 +102,20 @@ def _table(found: list[Standing], results: Path) -> None:
         say(f"no such run in {results}")
         return
     rows = []
-    for standing in found:
+    for standing, more in zip(found, figures, strict=True):
         about = standing.record.about
         model, data = (Path(about.get(key, "")).name[:24] for key in ("model", "dataset"))
         row = [label(standing.record.root, results), str(standing.state), about.get("job_kind", "")]
         row += [about.get("variant", ""), model, data, step_text(standing), loss_text(standing), age_text(standing)]
+        row += [figure_text(value) for value in more.values()]
         rows.append([*row, "" if standing.state == "SUCCESS" else standing.words[:60]])
-    grid(["run", "state", "kind", "variant", "model", "data", "step", "loss", "age", "what"], rows)
+    shown = list(figures[0])
+    grid(["run", "state", "kind", "variant", "model", "data", "step", "loss", "age", *shown, "what"], rows)
+
+
+def figure_text(value: Any) -> str:
+    """A figure as a table shows it."""
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _groups(found: list[Standing], results: Path, json: bool) -> None:
@@ -209,11 +125,11 @@ def _groups(found: list[Standing], results: Path, json: bool) -> None:
         if standing.record.root.parent.absolute() != results.absolute():
             by_folder.setdefault(standing.record.root.parent, []).append(standing)
     rows: list[dict[str, Any]] = []
-    for folder, standings in by_folder.items():
-        counted = Counter(str(s.state) for s in standings)
+    for folder, members in by_folder.items():
+        counted = Counter(str(s.state) for s in members)
         manifest = folder / "manifest.jsonl"
-        planned = sum(1 for _ in manifest.open("rb")) if manifest.is_file() else len(standings)
-        newest = max(s.record.created for s in standings)
+        planned = sum(1 for _ in manifest.open("rb")) if manifest.is_file() else len(members)
+        newest = max(s.record.created for s in members)
         rows.append({"group": folder.name, "runs": planned, "states": dict(counted.most_common()), "newest": newest})
     if json:
         as_json(rows)

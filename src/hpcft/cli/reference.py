@@ -18,6 +18,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 VARIABLES = {
     "HPCFT_CLUSTER": "cluster profile, where --cluster does not name one",
     "HPCFT_CACHE": "folder of the models that hpcft makes; ~/.cache/hpcft",
+    "HPCFT_INDEX": "folder of the index of runs, on a local disk; else the user's own in /tmp",
     "HPCFT_TOOLS": "folder that `hpcft tools install` installs into; ~/.local/share/hpcft/tools",
     "HPCFT_DEBUG": "set: tracebacks of errors, as with --debug",
     "HPCFT_SECTION__KEY": "any key of a job, such as HPCFT_TRAINING__LEARNING_RATE=1e-4",
@@ -36,6 +37,8 @@ FILES = {
     "results/RUN/config.yaml": "the job, whole; a job file that can be submitted again",
     "results/RUN/job.sh": "the batch script, on a cluster",
     "results/RUN/job.log": "what the job printed",
+    "results/RUN/data_report.json": "what a check of the data found, and its version",
+    "results/data_versions/": "a file for each content of a data set",
     "results/RUN/status.json": "state, step and time of the last sign of life",
     "results/RUN/done.json": "the end marker; where it is, the run has succeeded",
     "results/RUN/final_model/": "the adapter, or the whole model of variant full",

@@ -111,7 +111,7 @@ class _Chosen:
     """
 
     def __init__(self, texts: Sequence[str], results: Path, since: str | None) -> None:
-        from hpcft.cli.ls import time_of
+        from hpcft.cli.filters import time_of
         from hpcft.cluster.poll import Poll
 
         self._texts, self._results = texts, results

@@ -23,6 +23,7 @@ from hpcft.runs.create import new_run_id
 from hpcft.runs.events import read_log
 from hpcft.runs.files import explained, make_private, write_atomic
 from hpcft.runs.paths import RunPaths
+from hpcft.runs.record import about
 from hpcft.runs.submission import Journal, submissions, withdrawn
 from hpcft.runs.sweep import SweepFolder, Trial, trial_name
 from hpcft.spec.build import build
@@ -89,7 +90,7 @@ def begin(root: Path, number: int, job_id: str, job_name: str) -> int:
     sweep = SweepFolder(root)
     if withdrawn(sweep.paths.as_run, job_name):
         return _nothing(f"the submission {job_name} was given up")
-    _, paths = make_trial(sweep, find_trial(sweep, number))
+    job, paths = make_trial(sweep, find_trial(sweep, number))
     if paths.done.is_file():
         return _nothing(f"trial {number} has finished before")
     _link_log(sweep, paths, job_id)
@@ -110,7 +111,8 @@ def begin(root: Path, number: int, job_id: str, job_name: str) -> int:
             except TryAgainError:
                 return _nothing(f"another job has just begun trial {number}")
             facts = _facts(sweep) | {"after_attempt": max(paths.attempt_numbers(), default=0)}
-            journal.note("intent", run_id=run_id, job_name=job_name, sweep=sweep.name, trial=number, **facts)
+            facts |= {"sweep": sweep.name, "trial": number, **about(job)}
+            journal.note("intent", run_id=run_id, job_name=job_name, **facts)
         journal.note("submitted", job_id=job_id)
     return 0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hpcft.runs.events import read_log
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Status, read_yaml
 from hpcft.runs.submission import Submission, told_by
+from hpcft.spec.build import flat
 from hpcft.spec.job import Job
 
 # What a list of runs is filtered by. It stands in the intent, since a hundred lines of YAML take a hundred times as
@@ -22,9 +24,21 @@ from hpcft.spec.job import Job
 _ABOUT = ("job_kind", "variant", "model", "dataset")
 
 
-def about(job: Job) -> dict[str, str]:
+def about(job: Job) -> dict[str, Any]:
     """What the journal's intent says of a job. A record's own kind is another matter."""
-    return {"job_kind": job.kind, "variant": job.variant, "model": job.model.name, "dataset": job.data.dataset}
+    told = {"job_kind": job.kind, "variant": job.variant, "model": job.model.name, "dataset": job.data.dataset}
+    return {**told, "config": settings(flat(job))}
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a job that differ from their defaults."""
+    standard = _defaults()
+    return {key: value for key, value in values.items() if key not in standard or standard[key] != value}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flat(Job())
 
 
 @dataclass(frozen=True)

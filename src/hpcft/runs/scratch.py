@@ -1,11 +1,12 @@
-"""Where a rank keeps what it compiles: on the node's own disk, in a folder that is this user's alone."""
+"""What can be made again is on the machine's own disk, in a folder that is this user's alone: compiled parts, the
+index of runs."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 # DeepSpeed's and PyTorch's C++ parts, and Triton's kernels.
@@ -24,16 +25,17 @@ def keep_compiled_parts(environ: MutableMapping[str, str]) -> Path | None:
     missing = [name for name in VARIABLES if name not in environ]
     if not missing:
         return None
-    base = Path(environ.get("HPCFT_NODE_SCRATCH") or environ.get("TMPDIR") or "/tmp")  # noqa: S108 (checked below)
-    folder = _own_folder(base / f"hpcft-{os.getuid()}")
+    folder = own_folder(environ)
     for name in missing:
         environ[name] = str(folder / VARIABLES[name])
     return folder
 
 
-def _own_folder(folder: Path) -> Path:
-    """The folder, if it is a real one of this user that nobody else may write to; a fresh one else. /tmp is everyone's,
-    and what is compiled there is run."""
+def own_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """A folder on the node's own disk, a real one of this user that nobody else may write to; a fresh one where there
+    is none: /tmp is everyone's, and what is compiled there is run."""
+    base = Path(environ.get("HPCFT_NODE_SCRATCH") or environ.get("TMPDIR") or "/tmp")  # noqa: S108 (checked here)
+    folder = base / f"hpcft-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()

@@ -1,0 +1,247 @@
+"""Bringing the index up to what the run directories say; what has not changed is not opened.
+
+There are thousands of them: what is done for each is done with plain strings, and as little as possible.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcft.runs.events import decode, read_log
+from hpcft.runs.index.store import FACT, place, writer
+from hpcft.runs.marks import marks
+from hpcft.runs.paths import RunPaths
+from hpcft.runs.record import Record, settings
+from hpcft.runs.run import Status, read_yaml
+
+_COLUMNS = (
+    *(
+        "id",
+        "root",
+        "folder_ns",
+        "status_ns",
+        "client_ns",
+        "done",
+        "name",
+        "grp",
+        "kind",
+        "variant",
+        "model",
+        "dataset",
+    ),
+    *("run_id", "job_id", "cluster", "created", "state", "step", "total_steps", "loss", "attempt", "tags", "notes"),
+    *("cursor", "config", "metrics"),
+)
+_BATCH = 5_000
+
+
+@dataclass
+class Refreshed:
+    """What bringing the index up to date has done.
+
+    Attributes:
+        runs: how many there are. read, removed: of them opened anew, and gone.
+        busy: another process was at it, and its state is what is there.
+    """
+
+    runs: int = 0
+    read: int = 0
+    removed: int = 0
+    busy: bool = False
+
+
+def refresh(results: Path, index: Path | None = None) -> Refreshed:
+    """Bring the index of a results folder up to date.
+
+    A finished run is opened once; after that the time of its folder's last change tells. One that goes on is opened
+    when its heartbeat or journal has changed, and its event log is read on from where it was read to.
+
+    Args:
+        results: the folder.
+        index: its index's file, where it is not the usual one.
+    """
+    with writer(index or place(results)) as store:
+        if store is None:
+            return Refreshed(busy=True)
+        return _refresh(store, os.fspath(results))
+
+
+# A run that was found: its name from the results folder, times of change, its number in the index if it is known.
+_Found = tuple[str, tuple[int, int, int], int | None]
+
+
+def _refresh(store: sqlite3.Connection, results: str) -> Refreshed:
+    known = {r[0]: r for r in store.execute("SELECT root, id, done, folder_ns, status_ns, client_ns FROM runs")}
+    done = Refreshed()
+    changed: list[_Found] = []
+    for root, folder_ns in _folders(results, known):
+        done.runs += 1
+        before = known.pop(root, None)
+        if before is not None and before[2] and before[3] == folder_ns:
+            continue
+        path = f"{results}/{root}"
+        stamp = (folder_ns, _changed(f"{path}/status.json"), _changed(f"{path}/client.jsonl"))
+        if before is None or before[3:] != stamp:
+            changed.append((root, stamp, None if before is None else before[1]))
+    if known:
+        # What is left is gone.
+        gone = [(row[1],) for row in known.values()]
+        store.executemany("DELETE FROM facts WHERE run = ?", gone)
+        store.executemany("DELETE FROM runs WHERE id = ?", gone)
+        done.removed = len(gone)
+    for start in range(0, len(changed), _BATCH):
+        _read(store, results, changed[start : start + _BATCH])
+    done.read = len(changed)
+    return done
+
+
+def _folders(results: str, known: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """(name from the results folder, time of its last change) of each run directory."""
+    for name, changed in _inner(results):
+        path = f"{results}/{name}"
+        if name in known or os.path.isfile(f"{path}/config.yaml"):  # noqa: PTH113 (there are many)
+            yield name, changed
+            continue
+        for inner, inner_changed in _inner(path):
+            full = f"{name}/{inner}"
+            if full in known or os.path.isfile(f"{path}/{inner}/config.yaml"):  # noqa: PTH113
+                yield full, inner_changed
+
+
+def _inner(folder: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield entry.name, entry.stat().st_mtime_ns
+    except OSError:
+        # Not there, or somebody else's.
+        return
+
+
+def _changed(path: str) -> int:
+    """When a file was changed last, in nanoseconds; 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+def _read(store: sqlite3.Connection, results: str, changed: list[_Found]) -> None:
+    last = store.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
+    rows = []
+    for root, stamp, number in changed:
+        before = ("", "{}")
+        if number is None:
+            last += 1
+        else:
+            before = store.execute("SELECT cursor, metrics FROM runs WHERE id = ? AND done = 0", (number,)).fetchone()
+        rows.append((number or last, root, *stamp, *_row(f"{results}/{root}", root, *(before or ("", "{}")))))
+    # The last one is a file's text, as it is.
+    marks = f"{', '.join('?' * (len(_COLUMNS) - 1))}, CASE WHEN json_valid(?{len(_COLUMNS)}) THEN ?{len(_COLUMNS)} END"
+    store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
+    numbers = [(row[0],) for row in rows]
+    store.executemany("DELETE FROM facts WHERE run = ?", numbers)
+    for key, column, name in store.execute("SELECT id, source, name FROM keys").fetchall():
+        store.executemany(
+            f"INSERT INTO facts SELECT ?1, id, {FACT[column]} FROM runs WHERE id = ?3",  # noqa: S608
+            [(key, f'$."{name}"', number[0]) for number in numbers],
+        )
+
+
+def _row(path: str, name: str, cursor: str, known: str) -> tuple[Any, ...]:
+    """A run's columns, from `done` on.
+
+    Args:
+        cursor, known: how far its event log was read, and the figures that it gave.
+    """
+    lines = _content(f"{path}/client.jsonl").splitlines()
+    journal = [told for line in lines if (told := decode(line)) is not None]
+    record = Record(Path(path), journal, status=_status(_content(f"{path}/status.json")))
+    done = os.path.isfile(f"{path}/done.json")  # noqa: PTH113
+    config = _config(record)
+    if done:
+        cursor, metrics = "", _content(f"{path}/metrics.json").decode("utf-8", "replace")
+    else:
+        cursor, newest = _events(RunPaths(Path(path)), cursor)
+        metrics = json.dumps(json.loads(known or "{}") | newest)
+    group, _, short = name.rpartition("/")
+    tags, notes = marks(journal, config)
+    about, status = record.about, record.heartbeat
+    progress = (
+        (status.step, status.total_steps or None, _number(status.loss), status.attempt) if status else (None,) * 4
+    )
+    return (
+        *(int(done), short, group or None),
+        *(about.get("job_kind"), about.get("variant"), about.get("model"), about.get("dataset")),
+        *(record.run_id, record.job_id, record.cluster, record.created, "SUCCESS" if done else ""),
+        *progress,
+        *(json.dumps(tags, ensure_ascii=False), notes, cursor),
+        *(json.dumps({k: v for k, v in config.items() if v is not None}, ensure_ascii=False, default=str), metrics),
+    )
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        # Not there, or somebody else's.
+        return b""
+
+
+def _status(content: bytes) -> Status | None:
+    try:
+        raw = json.loads(content)
+        return Status(**{k: v for k, v in raw.items() if k in Status.__dataclass_fields__})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _number(value: Any) -> float | None:
+    """A loss may be the word for one that is no number."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _config(record: Record) -> dict[str, Any]:
+    """The keys of a run's job that differ from their defaults."""
+    told = record.intent.get("config")
+    if isinstance(told, dict):
+        return told
+    try:
+        config = read_yaml(record.root / "config.yaml")
+    except Exception:
+        # Whatever is wrong with it, the run is listed all the same.
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        values |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {str(name): value}
+    return settings(values)
+
+
+def _events(paths: RunPaths, cursor: str) -> tuple[str, dict[str, float]]:
+    """How far the event log of a run that has not finished is read now, and the newest figures in what is new of it."""
+    numbers = paths.attempt_numbers()
+    if not numbers:
+        return "", {}
+    attempt = max(numbers)
+    before, _, offset = cursor.partition(":")
+    try:
+        log = read_log(paths.events(attempt), int(offset) if before == str(attempt) else 0)
+    except OSError:
+        return cursor, {}
+    told: dict[str, float] = {}
+    for event in log.records:
+        if event["kind"] == "validation":
+            told |= {str(k): v for k, v in event.get("metrics", {}).items() if isinstance(v, int | float)}
+        elif event["kind"] == "step" and isinstance(event.get("loss"), int | float):
+            told["train/loss"] = event["loss"]
+    return f"{attempt}:{log.end}", told

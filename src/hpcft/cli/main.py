@@ -38,6 +38,7 @@ VERBS = {
     "query": "Ask for any settings and metrics of runs; by group, their mean and spread.",
     "export": "Everything that is known of runs as a table: CSV, JSON, Parquet.",
     "tag": "Give runs tags and a note.",
+    "efficiency": "What runs asked for and used, and what to ask for next time.",
     "show": "Show one run: state, attempts, scores, costs, files.",
     "status": "How runs are, a line each, with an exit code for scripts.",
     "watch": "A live table of runs: state, queue, step, loss, rate, time left.",

@@ -40,6 +40,7 @@ FILES = {
     "results/RUN/data_report.json": "what a check of the data found, and its version",
     "results/data_versions/": "a file for each content of a data set",
     "results/RUN/status.json": "state, step and time of the last sign of life",
+    "results/RUN/attempts/N/monitorRANK.jsonl": "load of processor, memory, storage and GPU while training",
     "results/RUN/done.json": "the end marker; where it is, the run has succeeded",
     "results/RUN/final_model/": "the adapter, or the whole model of variant full",
     "results/RUN/evaluation_results.json": "scores of the kept model",

@@ -9,8 +9,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -154,6 +154,35 @@ def _handle(nvml: Any, device: torch.device) -> Any:
     import torch
 
     return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
+@contextmanager
+def nvml_of(device: torch.device) -> Iterator[Callable[[], dict[str, float]] | None]:
+    """A function that reads a card: `gpu_percent` of the time in which a kernel ran, `gpu_memory_gb` in use by all
+    processes, `gpu_power_w`, those of them that the card tells; None where there is no card or no NVML."""
+    if device.type != "cuda":
+        yield None
+        return
+    with _nvml() as nvml:
+        if nvml is None:
+            yield None
+            return
+        handle = _handle(nvml, device)
+        readers: dict[str, Callable[[], float]] = {
+            "gpu_percent": lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+            "gpu_memory_gb": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used / 1024**3,
+            "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        }
+
+        def read() -> dict[str, float]:
+            found: dict[str, float] = {}
+            for name, reader in readers.items():
+                # A part of a card (MIG) does not tell all.
+                with suppress(nvml.NVMLError):
+                    found[name] = reader()
+            return found
+
+        yield read
 
 
 def _gpu_troubles(device: torch.device) -> list[str]:

@@ -11,7 +11,7 @@ class RunPaths:
     """A run directory.
 
     Who writes what: the client `config`, `client`, `provenance`, `script`, `code`; rank 0 of the newest attempt
-    everything else; each rank its own `rank_log`.
+    everything else; each rank its own `rank_log` and `monitor`.
     """
 
     root: Path
@@ -169,6 +169,10 @@ class RunPaths:
     def rank_log(self, number: int, rank: int) -> Path:
         """Log of one rank of one attempt."""
         return self.attempt(number) / f"rank{rank}.log"
+
+    def monitor(self, number: int, rank: int) -> Path:
+        """What one rank of one attempt used, every few seconds."""
+        return self.attempt(number) / f"monitor{rank}.jsonl"
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts so far, ascending."""

@@ -281,6 +281,9 @@ class TrackingSection(Section):
     group: Identifier | None = Field(None, description="wandb's group; of a sweep's trials the sweep's name")
     log_every: int = Field(20, ge=1, description="optimizer steps between two points sent to wandb")
     log_model: bool = Field(True, description="log final_model/ as an artifact")
+    monitor_seconds: float = Field(
+        10, ge=0, le=3600, description="between two looks at the load of processor, memory, storage and GPU; 0: none"
+    )
     tags: list[Tag] = Field(default_factory=list, description="wandb's tags, of at most 64 characters each")
     notes: str = Field("", max_length=65536, description="wandb's notes")
 

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 from hpcft.data.care.before import check_before_training, tell
 from hpcft.measure.flops import TrainingFlops, training_parts
 from hpcft.measure.memory import folder_size_gb, over_ranks, peak_gb, reset_peak
+from hpcft.measure.monitor import Monitor
 from hpcft.models.adapter import with_adapter
 from hpcft.models.counts import ParameterCount, count_parameters
 from hpcft.models.load import check_vocabulary, load_base, load_config, load_tokenizer
@@ -84,6 +85,7 @@ def train(context: Context) -> dict[str, Any]:
     flops = _flops(job, config, model, len(fed.data.labels) or None) if rank.is_first else None
     reset_peak(context.device)
     validator = make_validator(job, fed.data, tokenizer, rank) if job.evaluation.enabled else None
+    monitor = Monitor(paths.monitor(context.attempt, rank.rank), context.device, job.tracking.monitor_seconds)
     trainer = FineTuner(
         rank=rank,
         paths=paths,
@@ -102,6 +104,7 @@ def train(context: Context) -> dict[str, Any]:
         gradients=_gradients(job, config, model),
         phases=phases(job, model, context.recorder),
         objective=teaching.objective if teaching is not None else None,
+        monitor=monitor,
         model=model,
         args=arguments,
         train_dataset=fed.train,
@@ -112,7 +115,8 @@ def train(context: Context) -> dict[str, Any]:
     looked = look.told() if look is not None else []
     _begin(context, counts, fed, looked, str(model.config._attn_implementation), resume[1].step if resume else 0)
     context.say("training", f"training {counts.trainable:,} of {counts.total:,} parameters")
-    trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    with monitor:
+        trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     return _finish(context, trainer, counts, flops, validator, labels, teaching)
 
 
@@ -208,7 +212,8 @@ def _finish(
     paths, state = context.paths, trainer.state
     context.say("finishing", "keeping the model")
     kept = last = int(state.global_step)
-    peak = over_ranks(peak_gb(context.device))
+    load = trainer.monitor.summary() if trainer.monitor is not None else {}
+    peak = over_ranks(peak_gb(context.device) | load)
     if validator is None:
         trainer.save_model(str(paths.final_model))
     if context.recorder is None:
@@ -273,6 +278,7 @@ def _summary(
         "train/throughput_samples_per_sec": done.samples / done.seconds,
         "train/throughput_tokens_per_sec": done.tokens / done.seconds,
         "train/padding_frac": 1 - done.tokens / done.padded_tokens,
+        "train/data_wait_frac": done.waited / done.seconds,
         "model/total_params": counts.total,
         "model/trainable_params": counts.trainable,
         "model/trainable_pct": counts.trainable_percent,

@@ -15,6 +15,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from hpcft.errors import FutileError
+from hpcft.measure.monitor import Monitor
 from hpcft.runs.paths import RunPaths
 from hpcft.tracking.names import canonical
 from hpcft.train.checkpoint import checkpoints
@@ -42,6 +43,7 @@ class Totals:
         tokens: tokens that are not padding. padded_tokens: all of them.
         squares: sum over sequences of the padded length squared, for attention's share of the FLOPs.
         samples: sequences.
+        waited: seconds of them that a rank waited for its next batches, the mean over the ranks.
         predicted: positions that the output head was computed at, where that is fewer than all (distillation).
     """
 
@@ -51,6 +53,7 @@ class Totals:
     squares: float = 0.0
     samples: float = 0.0
     predicted: float = 0.0
+    waited: float = 0.0
 
     def add(self, other: Totals) -> None:
         """Add another's counts."""
@@ -87,6 +90,7 @@ class FineTuner(MeasuringTrainer):
         gradients: measures the norms of the gradients.
         phases: says which modules are trained when.
         objective: what is trained in place of the model's own loss, which is the one of the evaluation all the same.
+        monitor: what this rank uses.
         progress: counters to go on from.
         save_seconds: between two rolling checkpoints.
         deadline: when the job's time is over.
@@ -114,6 +118,7 @@ class FineTuner(MeasuringTrainer):
         gradients: GradientNorms | None = None,
         phases: Phases | None = None,
         objective: Distiller | None = None,
+        monitor: Monitor | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -135,6 +140,7 @@ class FineTuner(MeasuringTrainer):
         self._objective = objective
         self._counts = torch.zeros(4 + (len(FIGURES) if objective is not None else 0), dtype=torch.float64)
         self._figures: dict[str, float] = {}
+        self.waited = 0.0
         self._paused_s = 0.0
         self._step_began = time.monotonic()
         # It prints each step's figures as a dict; the recorder says them in words.
@@ -143,6 +149,7 @@ class FineTuner(MeasuringTrainer):
         if method is not None:
             self.add_callback(method)
         self.gradients = gradients
+        self.monitor = monitor
         if phases is not None:
             self.add_callback(phases)
         if objective is not None:
@@ -180,6 +187,13 @@ class FineTuner(MeasuringTrainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = training
+
+    def get_batch_samples(self, *args: Any, **given: Any) -> Any:
+        """The Trainer's, and how long it took: nothing is trained meanwhile."""
+        began = time.monotonic()
+        found = super().get_batch_samples(*args, **given)
+        self.waited += time.monotonic() - began
+        return found
 
     def take_counts(self, extra: list[float]) -> tuple[Totals, list[float]]:
         """Counts since the last call, over all ranks, and the sums of some further figures, in one collective."""
@@ -255,9 +269,11 @@ class FineTuner(MeasuringTrainer):
                 "train/epoch_time_min": done.seconds / 60,
                 "train/throughput_samples_per_sec": done.samples / done.seconds,
                 "train/throughput_tokens_per_sec": done.tokens / done.seconds,
+                "train/data_wait_frac": done.waited / done.seconds,
                 "epoch": float(self.state.epoch or 0.0),
             }
-            self.recorder.metrics("epoch", self.state.global_step, figures)
+            load = self.monitor.summary() if self.monitor is not None else {}
+            self.recorder.metrics("epoch", self.state.global_step, figures | load)
 
     def save_more(self, folder: Path) -> None:
         """The method's own state."""
@@ -334,7 +350,8 @@ class _StepEnd(TrainerCallback):
         due = first and time.monotonic() - self.saved_at >= self.save_seconds
         late = first and trainer.deadline.near
         asked = [float(self.stop.wanted), float(late), float(due), float(first and self._told_to_end())]
-        done, (stops, ends, saves, enough) = trainer.take_counts(asked)
+        done, (stops, ends, saves, enough, waited) = trainer.take_counts([*asked, trainer.waited])
+        trainer.waited, done.waited = 0.0, min(done.seconds, waited / trainer.rank.world_size)
         trainer.last = done
         trainer.progress.run.add(done)
         trainer.progress.epoch.add(done)

@@ -29,9 +29,11 @@ def mark(paths: RunPaths, *, added: Sequence[str] = (), removed: Sequence[str] =
         facts["notes"] = notes
     with EventLog(paths.client, sync_seconds=0) as journal:
         journal.append("marked", **facts)
-    # An index looks at a finished run again when its folder has changed, which an appended line alone is not.
-    with suppress(OSError):
-        os.utime(paths.root)
+    # An index looks at a finished run again when its folder and the one around it have changed, which an appended line
+    # alone is not.
+    for folder in (paths.root, paths.root.parent):
+        with suppress(OSError):
+            os.utime(folder)
 
 
 def marks(journal: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,8 +16,9 @@ from hpcft.runs.events import read_log
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Status, read_yaml
 from hpcft.runs.submission import Submission, told_by
-from hpcft.spec.build import flat
-from hpcft.spec.job import Job
+
+if TYPE_CHECKING:
+    from hpcft.spec.job import Job
 
 # What a list of runs is filtered by. It stands in the intent, since a hundred lines of YAML take a hundred times as
 # long to read.
@@ -26,6 +27,8 @@ _ABOUT = ("job_kind", "variant", "model", "dataset")
 
 def about(job: Job) -> dict[str, Any]:
     """What the journal's intent says of a job. A record's own kind is another matter."""
+    from hpcft.spec.build import flat
+
     told = {"job_kind": job.kind, "variant": job.variant, "model": job.model.name, "dataset": job.data.dataset}
     return {**told, "config": settings(flat(job))}
 
@@ -38,6 +41,10 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _defaults() -> dict[str, Any]:
+    # Who lists runs needs neither, and they take a tenth of a second.
+    from hpcft.spec.build import flat
+    from hpcft.spec.job import Job
+
     return flat(Job())
 
 

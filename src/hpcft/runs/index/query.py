@@ -16,7 +16,6 @@ from typing import Any
 from hpcft.errors import UsageError
 from hpcft.runs.index.scan import refresh
 from hpcft.runs.index.store import FACT, open_for_reading, place, writer
-from hpcft.spec.keys import SHORT_NAMES, fields
 
 # Columns of the table of runs by the names that users know; the rest are figures.
 COLUMNS = {
@@ -172,8 +171,13 @@ class Index:
         Raises:
             UsageError: nothing is called so; names the nearest.
         """
-        for name in (key, ALIASES.get(key, ""), SHORT_NAMES.get(key, "")):
-            name = ALIASES.get(name, name)
+        if (column := ALIASES.get(key, key)) in COLUMNS:
+            return column
+        # Loaded only for what is not a column: a plain list needs none of it.
+        from hpcft.spec.keys import SHORT_NAMES, fields
+
+        short = SHORT_NAMES.get(key, "")
+        for name in (ALIASES.get(key, key), ALIASES.get(short, short)):
             if name and (name in COLUMNS or name in fields() or name in ALIASES.values() or self.has(name)):
                 return name
         near = get_close_matches(key, [*COLUMNS, *ALIASES, *SHORT_NAMES, *self.keys(), *fields()], n=1, cutoff=0.5)
@@ -188,6 +192,8 @@ class Index:
         query = "SELECT id FROM keys WHERE name = ?"
         found = self._store.execute(query, (key,)).fetchone()
         if found is None and '"' not in key and "\0" not in key:
+            from hpcft.spec.keys import fields
+
             source = "config" if key in fields() else "metrics"
             with writer(self._path) as store:
                 if store is not None:
@@ -312,6 +318,8 @@ def _number(text: str) -> float | None:
 
 def _default(key: str) -> Any:
     """What a setting is where a job says nothing of it."""
+    from hpcft.spec.keys import fields
+
     field = fields().get(key)
     return None if field is None else field.get_default(call_default_factory=True)
 

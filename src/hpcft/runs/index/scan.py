@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _COLUMNS = (
     *("cursor", "config", "metrics"),
 )
 _BATCH = 5_000
+_UNSETTLED_NS = 2_000_000_000
 
 
 @dataclass
@@ -59,8 +61,9 @@ class Refreshed:
 def refresh(results: Path, index: Path | None = None) -> Refreshed:
     """Bring the index of a results folder up to date.
 
-    A finished run is opened once; after that the time of its folder's last change tells. One that goes on is opened
-    when its heartbeat or journal has changed, and its event log is read on from where it was read to.
+    A folder whose list has not changed has the same runs, and of these the finished ones are as they were: only those
+    that go on are looked at, and opened when their heartbeat or journal has changed. Their event logs are read on from
+    where they were read to.
 
     Args:
         results: the folder.
@@ -74,55 +77,73 @@ def refresh(results: Path, index: Path | None = None) -> Refreshed:
 
 # A run that was found: its name from the results folder, times of change, its number in the index if it is known.
 _Found = tuple[str, tuple[int, int, int], int | None]
+_KNOWN = "SELECT root, id, done, folder_ns, status_ns, client_ns FROM runs"
 
 
 def _refresh(store: sqlite3.Connection, results: str) -> Refreshed:
-    known = {r[0]: r for r in store.execute("SELECT root, id, done, folder_ns, status_ns, client_ns FROM runs")}
-    done = Refreshed()
+    before = dict(store.execute("SELECT name, changed_ns FROM folders"))
+    before.setdefault("", 0)
+    after: dict[str, int] = {}
     changed: list[_Found] = []
-    for root, folder_ns in _folders(results, known):
-        done.runs += 1
-        before = known.pop(root, None)
-        if before is not None and before[2] and before[3] == folder_ns:
+    gone: list[int] = []
+    # Those that are found on the way come behind.
+    waiting = ["", *(name for name in before if name)]
+    for name in waiting:
+        folder_ns = _changed(f"{results}/{name}")
+        if name and (not folder_ns or os.path.isfile(f"{results}/{name}/config.yaml")):  # noqa: PTH113 (there are many)
+            # Gone, or a run whose directory had only just been made.
+            gone += [row[0] for row in store.execute("SELECT id FROM runs WHERE grp = ?", (name,))]
             continue
-        path = f"{results}/{root}"
-        stamp = (folder_ns, _changed(f"{path}/status.json"), _changed(f"{path}/client.jsonl"))
-        if before is None or before[3:] != stamp:
-            changed.append((root, stamp, None if before is None else before[1]))
-    if known:
-        # What is left is gone.
-        gone = [(row[1],) for row in known.values()]
-        store.executemany("DELETE FROM facts WHERE run = ?", gone)
-        store.executemany("DELETE FROM runs WHERE id = ?", gone)
-        done.removed = len(gone)
+        after[name] = folder_ns
+        if folder_ns == before.get(name):
+            open_ones = store.execute(f"{_KNOWN} WHERE grp IS ? AND done = 0", (name or None,))
+            changed += _changed_of(results, open_ones.fetchall())
+            continue
+        known = {row[0]: row for row in store.execute(f"{_KNOWN} WHERE grp IS ?", (name or None,))}
+        for root, entry_ns in _inner(results, name):
+            row = known.pop(root, None)
+            if row is not None or os.path.isfile(f"{results}/{root}/config.yaml"):  # noqa: PTH113
+                if row is None or not row[2] or row[3] != entry_ns:
+                    changed += _changed_of(results, [row or (root, None, 0, 0, 0, 0)])
+            elif not name and root not in before:
+                waiting.append(root)
+        gone += [row[1] for row in known.values()]
+    _forget(store, gone)
     for start in range(0, len(changed), _BATCH):
         _read(store, results, changed[start : start + _BATCH])
-    done.read = len(changed)
-    return done
+    # What has changed just now may change again within the file system's unit of time: it is looked at once more.
+    settled = time.time_ns() - _UNSETTLED_NS
+    store.execute("DELETE FROM folders")
+    store.executemany("INSERT INTO folders VALUES (?, ?)", [(n, ns if ns < settled else 0) for n, ns in after.items()])
+    runs = store.execute("SELECT count(*) FROM runs").fetchone()[0]
+    return Refreshed(runs, len(changed), len(gone))
 
 
-def _folders(results: str, known: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """(name from the results folder, time of its last change) of each run directory."""
-    for name, changed in _inner(results):
-        path = f"{results}/{name}"
-        if name in known or os.path.isfile(f"{path}/config.yaml"):  # noqa: PTH113 (there are many)
-            yield name, changed
-            continue
-        for inner, inner_changed in _inner(path):
-            full = f"{name}/{inner}"
-            if full in known or os.path.isfile(f"{path}/{inner}/config.yaml"):  # noqa: PTH113
-                yield full, inner_changed
-
-
-def _inner(folder: str) -> Iterator[tuple[str, int]]:
+def _inner(results: str, name: str) -> Iterator[tuple[str, int]]:
+    """(name from the results folder, time of its last change) of each folder in a folder."""
+    lead = f"{name}/" if name else ""
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(f"{results}/{name}") as entries:
             for entry in entries:
                 if entry.is_dir():
-                    yield entry.name, entry.stat().st_mtime_ns
+                    yield lead + entry.name, entry.stat().st_mtime_ns
     except OSError:
         # Not there, or somebody else's.
         return
+
+
+def _changed_of(results: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[_Found]:
+    """Those of some runs whose directory, heartbeat or journal is not as it was."""
+    for root, number, _, *before in rows:
+        path = f"{results}/{root}"
+        stamp = (_changed(path), _changed(f"{path}/status.json"), _changed(f"{path}/client.jsonl"))
+        if number is None or stamp != tuple(before):
+            yield root, stamp, number
+
+
+def _forget(store: sqlite3.Connection, numbers: list[int]) -> None:
+    store.executemany("DELETE FROM facts WHERE run = ?", [(number,) for number in numbers])
+    store.executemany("DELETE FROM runs WHERE id = ?", [(number,) for number in numbers])
 
 
 def _changed(path: str) -> int:

@@ -15,7 +15,7 @@ from hpcft.runs.files import make_private
 from hpcft.runs.scratch import own_folder
 
 # Of another number the file is made again.
-_VERSION = 1
+_VERSION = 2
 _PATIENCE_S = 5.0
 
 _TABLES = f"""
@@ -33,6 +33,9 @@ CREATE TABLE runs (
   config TEXT, metrics TEXT       -- JSON: settings that differ from their defaults; figures
 );
 CREATE INDEX runs_created ON runs (created);
+CREATE INDEX runs_group ON runs (grp, done);
+-- Folders of runs, the results folder itself with no name, and when the list of what is in them had changed last.
+CREATE TABLE folders (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL);
 -- The keys that anybody has asked for, each with its value in every run: a sort or a filter reads no more than these.
 CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, source TEXT NOT NULL);
 CREATE TABLE facts (key INTEGER NOT NULL, run INTEGER NOT NULL, value, PRIMARY KEY (key, run)) WITHOUT ROWID;

@@ -103,7 +103,7 @@ def test_of_a_run_that_goes_on_the_last_epochs_figures_are_told(tmp_path: Path) 
     assert (usage.memory_gb, usage.data_wait) == (3.5, 0.25)
 
 
-def test_runs_and_sweeps_are_shown_and_told_as_json(hpcft: Call, project: Path) -> None:
+def test_c10_runs_and_sweeps_are_shown_and_told_as_json(hpcft: Call, project: Path) -> None:
     folder = project / "results"
     made(folder, "alone", [(1600, 1700, 0, [1, 2])], {"system/memory_gb": 2.0}, **ASKED)
     for name in ("0000", "0001"):

@@ -32,6 +32,20 @@ def test_the_end_of_what_the_job_printed(hpcft: Call, paths: Any) -> None:
     assert len(hpcft("logs", "mine", "-n", "0").out.splitlines()) == 5000
 
 
+def test_c29_without_a_name_the_newest_run_is_meant(hpcft: Call, paths: Any, make_run: Call) -> None:
+    newest = make_run("newest", age_s=10)
+    newest.batch_log.write_text("the newest words\n")
+    answer = hpcft("logs")
+    assert (answer.code, answer.out) == (0, "the newest words\n")
+    assert "the newest run: newest" in answer.err
+
+
+def test_no_run_at_all_is_told(hpcft: Call) -> None:
+    answer = hpcft("logs")
+    assert answer.code == 2
+    assert "there is no run in results yet" in answer.err
+
+
 def test_it_is_said_on_stderr_that_lines_are_left_out(hpcft: Call, paths: Any) -> None:
     said = "earlier lines are left out; all of them: -n 0\n"
     assert said in hpcft("logs", "mine").err

@@ -93,6 +93,18 @@ def test_seeds_are_one_line_with_mean_and_spread(hpcft: Call, runs: None) -> Non
     assert "0.7 ± 0.2 (n 3)" in shown
 
 
+def test_c33_models_and_data_sets_are_compared(hpcft: Call, runs: None) -> None:
+    keys = ("--show", "train_runtime", "--show", "tokens_per_sec", "--show", "eval_accuracy")
+    for by in ("model_name", "dataset_name"):
+        told = rows(hpcft("query", "--by", by, *keys, "--state", "success", "--sort-by", "eval_accuracy", "--json"))
+        if by == "model_name":
+            assert [(row[by], row["runs"]) for row in told] == [("org/Big", 1), ("org/tiny", 3)]
+            assert told[1]["eval_accuracy"]["mean"] == pytest.approx(0.7)
+            assert told[1]["train_runtime"]["mean"] == pytest.approx(20)
+        else:
+            assert [(row[by], row["runs"]) for row in told] == [("pairs.csv", 4)]
+
+
 def test_all_keys_are_listed(hpcft: Call, runs: None) -> None:
     told = hpcft("query", "--keys").out.splitlines()
     assert {"run", "variant", "final/validation_f1_score", "lora.r", "training.seed"} <= set(told)

@@ -96,7 +96,7 @@ def test_g25_what_has_not_changed_is_not_opened(results: Path, make: Make) -> No
     assert names(results, "tags=paper") == ["run3"]
 
 
-def test_the_index_may_be_thrown_away_or_be_damaged(results: Path, make: Make) -> None:
+def test_c22_the_index_may_be_thrown_away_or_be_damaged(results: Path, make: Make) -> None:
     make("one", metrics={"m": 1})
     assert names(results) == ["one"]
     index = place(results)

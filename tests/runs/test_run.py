@@ -31,7 +31,7 @@ def make(results: Path, name: str, run_id: str = "", job_id: str = "") -> Run:
     return Run(paths.root)
 
 
-def test_a_given_free_name_is_the_directory_and_a_taken_one_gets_the_time(tmp_path: Path) -> None:
+def test_c17_a_given_free_name_is_the_directory_and_a_taken_one_gets_the_time(tmp_path: Path) -> None:
     assert make_run_directory(tmp_path, "mine", "stem").root.name == "mine"
     assert make_run_directory(tmp_path, "mine", "stem", now=0.0).root.name.startswith("mine_19")
     assert make_run_directory(tmp_path, None, "stem", now=0.0).root.name.startswith("stem_19")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_the_event_log_has_every_optimizer_step_once(finished: dict[str, Run], v
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_b31_b32_b40_b41_b43_the_run_directory_has_what_it_promises(finished: dict[str, Run], variant: str) -> None:
+def test_b31_b32_b40_b41_b43_c4_c20_c21_a_run_directory_has_what_it_promises(
+    finished: dict[str, Run], variant: str
+) -> None:
     run = finished[variant]
     root = run.paths.root
     expected = (
@@ -62,6 +65,19 @@ def test_b31_b32_b40_b41_b43_the_run_directory_has_what_it_promises(finished: di
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_c18_the_log_tells_of_the_system_and_of_each_logged_step(finished: dict[str, Run], variant: str) -> None:
+    lines = finished[variant].paths.logs.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - [A-Z]+ - ", line) for line in lines)
+    system = [line for line in lines if " - INFO - " in line]
+    progress = [line for line in lines if " - PROGRESS - " in line]
+    assert any("on cpu" in line for line in system)
+    assert any("loading the model" in line for line in system)
+    assert any("training rows" in line for line in system)
+    assert any(re.search(r"Step \d+: loss=[\d.]+ \| learning_rate=[\d.e-]+ \| epoch=", line) for line in progress)
+    assert any("validation/loss=" in line for line in progress)
+
+
 def best_step(run: Run) -> int:
     return int(min(run.events("validation"), key=lambda e: e["metrics"]["validation/loss"])["step"])
 
@@ -74,7 +90,7 @@ def test_b41_the_summary_has_the_configuration_the_loss_and_the_scores(finished:
         assert summary["evaluation"] == json.loads(run.paths.evaluation.read_text())
 
 
-def test_b42_best_and_last_checkpoint_stay_and_no_other(finished: dict[str, Run]) -> None:
+def test_b42_tc9_best_and_last_checkpoint_stay_and_no_other(finished: dict[str, Run]) -> None:
     for run in finished.values():
         kept = {p.name for p in run.paths.checkpoints.iterdir()}
         assert kept == {f"checkpoint-{best_step(run)}", "checkpoint-12"}

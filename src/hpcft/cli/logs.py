@@ -29,13 +29,16 @@ _RANK = re.compile(r"rank(\d+)\.log")
 
 @app.command(
     epilog=ending(
-        ["hpcft logs first", "hpcft logs first -f", "hpcft logs first --rank 3 --attempt 1 -n 0"],
+        ["hpcft logs", "hpcft logs first -f", "hpcft logs first --rank 3 --attempt 1 -n 0"],
         {0: "printed; with -f: the run is over, or lost", 2: "no such run, attempt or rank", 130: "no longer followed"},
     )
 )
 def logs(
     run: str = typer.Argument(
-        ..., metavar="RUN", help="Directory, name, run id, job id, or a unique beginning of one.", autocompletion=runs
+        None,
+        metavar="[RUN]",
+        help="Directory, name, run id, job id, or a unique beginning of one; else the newest run.",
+        autocompletion=runs,
     ),
     follow: bool = typer.Option(False, "--follow", "-f", help="Go on printing until the run is over."),
     rank: int | None = typer.Option(None, "--rank", min=0, help="The log of this rank alone."),
@@ -49,7 +52,7 @@ def logs(
         raise UsageError("--rank and --all-ranks exclude each other", where="--rank")
     if follow and attempt is not None:
         raise UsageError("-f and --attempt exclude each other: the newest attempt is followed", where="--attempt")
-    found = find_run(run, results)
+    found = find_run(run, results) if run is not None else _newest(results)
     if attempt is not None and not found.paths.attempt(attempt).is_dir():
         there = ", ".join(str(n) for n in found.paths.attempt_numbers()) or "none"
         raise UsageError(f"{found.name} has no attempt {attempt}", where="--attempt", hint=f"attempts: {there}")
@@ -65,6 +68,18 @@ def logs(
             raise typer.Exit(130) from None
     elif not printed:
         say(f"no output yet: {_state_words(found)}")
+
+
+def _newest(results: Path) -> Run:
+    """The run that was submitted last."""
+    from hpcft.runs.index.query import Index, Query
+
+    with Index(results) as index:
+        rows = index.find(Query(limit=1)).rows
+    if not rows:
+        raise UsageError(f"there is no run in {results} yet", where="RUN")
+    say(f"the newest run: {rows[0]['run']}")
+    return Run(results / rows[0]["run"])
 
 
 class _Reader:

@@ -51,7 +51,7 @@ def takes_filters(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**given: Any) -> None:
         chosen = {name: value for name, value in given.items() if name in given_here}
-        function(_filters(**chosen), **{name: value for name, value in given.items() if name not in given_here})
+        function(choose(**chosen), **{name: value for name, value in given.items() if name not in given_here})
 
     command.__signature__ = inspect.Signature([*_OPTIONS, *own])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*_OPTIONS, *own]}
@@ -121,7 +121,7 @@ _OPTIONS = [
 ]
 
 
-def _filters(
+def choose(
     *,
     where: Sequence[str],
     state: Sequence[str],

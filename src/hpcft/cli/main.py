@@ -53,6 +53,7 @@ VERBS = {
     "sync": "Bring wandb up to what runs without network have recorded, once or while they go on.",
     "dashboard": "Put curves, comparison and Pareto front into wandb: a workspace view and a report.",
     "drill": "Disturb a small job as preemption and the time limit do, and say whether jobs survive here.",
+    "serve": "Serve jobs and experiments over HTTP, on a socket that only you can open.",
     "config": "Show a job's configuration and where each value comes from.",
     "cluster": "List and show cluster profiles, or make one by asking Slurm.",
     "init": "Make a project of your own: a configuration, a profile, presets to edit.",

@@ -1,0 +1,76 @@
+"""Errors as the service tells them: a status, a code that programs can rely on, words, where, what next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from hpcft.errors import (
+    ConfigError,
+    DataError,
+    HpcftError,
+    NotAllowedError,
+    TryAgainError,
+    UnavailableError,
+    UsageError,
+)
+
+_STATUS: dict[type[HpcftError], tuple[int, str]] = {
+    UsageError: (422, "INVALID_REQUEST"),
+    ConfigError: (422, "INVALID_CONFIG"),
+    DataError: (422, "DATA_INTEGRITY_ERROR"),
+    UnavailableError: (503, "UNAVAILABLE"),
+    TryAgainError: (409, "TRY_AGAIN"),
+    NotAllowedError: (403, "NOT_ALLOWED"),
+}
+# By the exit code of a command that was run for a request.
+BY_EXIT_CODE = {kind.exit_code: answer for kind, answer in _STATUS.items()}
+NOT_FOUND = {"en": "no such experiment", "zh-TW": "實驗不存在", "zh-CN": "实验不存在"}
+
+
+class NoExperiment(HpcftError):
+    """An id that no run has."""
+
+
+def document(code: str, message: str, where: str | None = None, hint: str | None = None) -> dict[str, Any]:
+    """An error's body; what is not known is left out."""
+    told = {"error": code, "message": message, "where": where, "hint": hint}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def handle(app: FastAPI) -> None:
+    """Answer with them."""
+
+    @app.exception_handler(HpcftError)
+    def _ours(request: Request, error: HpcftError) -> JSONResponse:
+        if isinstance(error, NoExperiment):
+            return JSONResponse(document("EXPERIMENT_NOT_FOUND", _in_language(request)), 404)
+        status, code = next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "FAILED"))
+        return JSONResponse(document(code, error.message, error.where, error.hint), status)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+        return JSONResponse(document("INVALID_REQUEST", str(first["msg"]), where), 422)
+
+    @app.exception_handler(HTTPException)
+    def _http(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "REFUSED")
+        return JSONResponse(document(code, str(error.detail)), error.status_code, headers=error.headers)
+
+
+def _in_language(request: Request) -> str:
+    asked = request.headers.get("accept-language", "")
+    for part in asked.split(","):
+        tag = part.split(";")[0].strip().lower()
+        if tag.startswith("zh"):
+            simplified = any(mark in tag for mark in ("cn", "hans", "sg"))
+            return NOT_FOUND["zh-CN" if simplified else "zh-TW"]
+        if tag.startswith("en"):
+            break
+    return NOT_FOUND["en"]

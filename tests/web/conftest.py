@@ -1,0 +1,49 @@
+"""The service in this process, over the runs of a project folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from hpcft.runs.events import encode
+from hpcft.runs.files import write_json
+from hpcft.runs.paths import RunPaths
+from hpcft.web.app import Settings, create_app
+from hpcft.web.guard import Access
+
+
+@pytest.fixture
+def access() -> Access:
+    return Access()
+
+
+@pytest.fixture
+def client(project: Path, access: Access, fake_slurm: Any) -> TestClient:
+    app = create_app(Settings(project / "results", "local"), access)
+    return TestClient(app, base_url="http://localhost:8000", raise_server_exceptions=False)
+
+
+@pytest.fixture
+def made(project: Path) -> Callable[..., RunPaths]:
+    """A run as jobs leave it."""
+
+    def call(name: str, at: float, metrics: dict[str, Any] | None = None, **about: Any) -> RunPaths:
+        paths = RunPaths(project / "results" / name)
+        paths.root.mkdir(parents=True)
+        config = {"variant": "lora", "model": {"name": "org/tiny"}, "data": {"dataset": "pairs.csv"}} | about
+        paths.config.write_text(yaml.safe_dump(config))
+        intent = {"run_id": f"id{name.replace('/', '')}", "submission": 1, "cluster": "slurm", "scheduler": "slurm"}
+        intent |= {"job_name": f"{name}.k", "host": "h", "ranks": 1, "job_kind": "train"}
+        intent |= {"variant": config["variant"], "model": config["model"]["name"], "dataset": config["data"]["dataset"]}
+        paths.client.write_bytes(encode({"seq": 1, "t": at, "kind": "intent", **intent}))
+        if metrics is not None:
+            write_json(paths.metrics, metrics)
+            write_json(paths.done, {})
+        return paths
+
+    return call

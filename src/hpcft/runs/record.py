@@ -194,7 +194,15 @@ def read_record(root: Path) -> Record:
 
 def _status(path: Path) -> Status | None:
     try:
-        raw = json.loads(path.read_bytes())
+        return parse_status(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_status(content: bytes) -> Status | None:
+    """The heartbeat that a file holds; None where it is none."""
+    try:
+        raw = json.loads(content)
         return Status(**{k: v for k, v in raw.items() if k in Status.__dataclass_fields__})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return None

@@ -18,8 +18,8 @@ from hpcft.runs.events import decode, read_log
 from hpcft.runs.index.store import FACT, place, writer
 from hpcft.runs.marks import marks
 from hpcft.runs.paths import RunPaths
-from hpcft.runs.record import Record, settings
-from hpcft.runs.run import Status, read_yaml
+from hpcft.runs.record import Record, parse_status, settings
+from hpcft.runs.run import read_yaml
 
 _COLUMNS = (
     *(
@@ -184,7 +184,7 @@ def _row(path: str, name: str, cursor: str, known: str) -> tuple[Any, ...]:
     """
     lines = _content(f"{path}/client.jsonl").splitlines()
     journal = [told for line in lines if (told := decode(line)) is not None]
-    record = Record(Path(path), journal, status=_status(_content(f"{path}/status.json")))
+    record = Record(Path(path), journal, status=parse_status(_content(f"{path}/status.json")))
     done = os.path.isfile(f"{path}/done.json")  # noqa: PTH113
     config = _config(record)
     if done:
@@ -215,14 +215,6 @@ def _content(path: str) -> bytes:
     except OSError:
         # Not there, or somebody else's.
         return b""
-
-
-def _status(content: bytes) -> Status | None:
-    try:
-        raw = json.loads(content)
-        return Status(**{k: v for k, v in raw.items() if k in Status.__dataclass_fields__})
-    except (ValueError, TypeError, AttributeError):
-        return None
 
 
 def _number(value: Any) -> float | None:

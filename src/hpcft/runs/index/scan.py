@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hpcft.runs.events import decode, read_log
 from hpcft.runs.index.store import FACT, place, writer
 from hpcft.runs.marks import marks
@@ -229,8 +231,8 @@ def _config(record: Record) -> dict[str, Any]:
         return told
     try:
         config = read_yaml(record.root / "config.yaml")
-    except Exception:
-        # Whatever is wrong with it, the run is listed all the same.
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        # The run is listed all the same; hpcft show tells what is wrong with the file.
         return {}
     if not isinstance(config, dict):
         return {}

@@ -239,7 +239,6 @@ def test_u9_a_socket_that_only_its_user_can_open(service: Any, project: Path) ->
 def test_a_port_is_this_machine_s_own_and_its_token_is_printed_once(service: Any) -> None:
     process = service("--port", "0")
     line = process.stderr.readline()
-    address = line.split()[3] if "on http" in line else ""
     address = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
     with httpx.Client() as client:
         assert client.get(address.partition("?")[0]).status_code == 401

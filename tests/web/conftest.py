@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from hpcft.runs.events import encode
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
-from hpcft.web.app import Settings, create_app
+from hpcft.web.app import create_app
 from hpcft.web.guard import Access
+from hpcft.web.settings import Settings
 
 
 @pytest.fixture

@@ -251,8 +251,9 @@ def test_a_body_that_is_no_request_is_422(client: TestClient, body: bytes) -> No
 
 
 def test_a_restart_forgets_nothing(project: Path, runs: None, client: TestClient) -> None:
-    from hpcft.web.app import Settings, create_app
+    from hpcft.web.app import create_app
     from hpcft.web.guard import Access
+    from hpcft.web.settings import Settings
 
     before = client.get("/task/idrun1").json()
     again = TestClient(create_app(Settings(project / "results"), Access()), base_url="http://localhost")

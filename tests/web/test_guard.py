@@ -19,8 +19,9 @@ from starlette.testclient import TestClient
 
 from hpcft.errors import NotAllowedError, UsageError
 from hpcft.web import door
-from hpcft.web.app import Settings, create_app
+from hpcft.web.app import create_app
 from hpcft.web.guard import COOKIE, Access
+from hpcft.web.settings import Settings
 
 HPCFT = str(Path(sys.executable).with_name("hpcft"))
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -55,9 +55,10 @@ def serve(
     machine with a token. From elsewhere: ssh -L 8000:SOCKET HOST, then http://localhost:8000/api/v1/experiments."""
     import uvicorn
 
-    from hpcft.web.app import Settings, create_app
+    from hpcft.web.app import create_app
     from hpcft.web.door import OwnUserProtocol, default_socket, open_port, open_socket
     from hpcft.web.guard import Access
+    from hpcft.web.settings import Settings
 
     if os.geteuid() == 0 and not force:
         raise NotAllowedError(

@@ -36,6 +36,15 @@ class NoExperiment(HpcftError):
     """An id that no run has."""
 
 
+class RefusedError(HpcftError):
+    """A job that was not taken, with the status and the body to answer with."""
+
+    def __init__(self, exit_code: int, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("message", "")))
+        self.exit_code = exit_code
+        self.body = body
+
+
 def document(code: str, message: str, where: str | None = None, hint: str | None = None) -> dict[str, Any]:
     """An error's body; what is not known is left out."""
     told = {"error": code, "message": message, "where": where, "hint": hint}
@@ -49,6 +58,9 @@ def handle(app: FastAPI) -> None:
     def _ours(request: Request, error: HpcftError) -> JSONResponse:
         if isinstance(error, NoExperiment):
             return JSONResponse(document("EXPERIMENT_NOT_FOUND", _in_language(request)), 404)
+        if isinstance(error, RefusedError):
+            status, code = BY_EXIT_CODE.get(error.exit_code, (500, "TRAINING_ERROR"))
+            return JSONResponse({**error.body, "error": code}, status)
         status, code = next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "FAILED"))
         return JSONResponse(document(code, error.message, error.where, error.hint), status)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcft.errors import ConfigError, HpcftError, UnavailableError, UsageError
-from hpcft.web.errors import document
+from hpcft.web.errors import RefusedError, document
 
 # What the earlier program called them.
 _ALIASES = {
@@ -37,15 +37,6 @@ _LEFT_OUT = frozenset(
     ("training.output_dir", "training.eval_strategy", "system.save_config", "lora.bias", "lora.task_type")
 )
 _PATIENCE_S = 300
-
-
-class RefusedError(HpcftError):
-    """A job that was not taken, with the status and the body to answer with."""
-
-    def __init__(self, exit_code: int, body: dict[str, Any]) -> None:
-        super().__init__(str(body.get("message", "")))
-        self.exit_code = exit_code
-        self.body = body
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,14 @@ def test_sequence_numbers_go_on_after_reopening(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_records_of_two_clients_of_one_journal_get_numbers_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "client.jsonl"
+    with EventLog(path, sync_seconds=0) as one, EventLog(path, sync_seconds=0) as other:
+        for log in (one, other, other, one):
+            log.append("marked")
+    assert [r["seq"] for r in read_log(path).records] == [1, 2, 3, 4]
+
+
 def test_a_torn_tail_is_reported_and_spoils_nothing_after_it(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as log:

@@ -1,4 +1,5 @@
-r"""Append-only logs: one JSON record a line, numbered, each with a checksum, one writer a file.
+r"""Append-only logs: one JSON record a line, numbered, each with a checksum. One writer a file, but for the journals
+that any client may add a record to: these are locked for the moment.
 
 A line is `{"seq":3,"t":1767225600.0,"kind":"step",…,"crc":"9ae0daaf"}`; the checksum is the CRC-32 of the text
 before `,"crc"`. A killed writer leaves whole lines and at most one torn one, at the end; readers step over
@@ -7,12 +8,14 @@ what is damaged and report it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -79,19 +82,25 @@ def read_log(path: Path, offset: int = 0) -> Log:
     return log
 
 
+def _last(log: Log) -> int:
+    return max((int(record.get("seq", 0)) for record in log.records), default=0)
+
+
 class EventLog:
     """The writer. Each record is handed to the kernel at once, so a killed process loses none, and flushed to
     the disk every `sync_seconds` by a thread of its own, so that a slow disk does not slow a training step.
 
     Args:
         path: file to append to; made with mode 0600.
-        sync_seconds: longest time that a record waits for the disk; 0: each record is flushed as it is written.
+        sync_seconds: longest time that a record waits for the disk; 0: each record is flushed as it is written, and
+            other processes may write to the file too.
     """
 
     def __init__(self, path: Path, sync_seconds: float = 5.0) -> None:
         self.path = path
         existing = read_log(path)
-        self._next = 1 + max((int(r.get("seq", 0)) for r in existing.records), default=0)
+        self._next = 1 + _last(existing)
+        self._end = existing.end
         with explained(path, "write the log"):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
         # Whether the last line may be torn: by a writer that was killed, or by a disk that was full.
@@ -111,7 +120,7 @@ class EventLog:
         Raises:
             NotAllowedError: no space left, quota used up. What was written before is safe.
         """
-        with self._lock:
+        with self._lock, self._alone():
             record = {"seq": self._next, "t": round(time.time(), 3), "kind": kind, **without_nan(fields)}
             line = encode(record)
             with explained(self.path, "write the log"):
@@ -126,6 +135,23 @@ class EventLog:
         if self._sync_each:
             self.sync()
         return record
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes off a file that they write to as well, and number on from their records."""
+        if not self._sync_each:
+            yield
+            return
+        # A disk without locks: two records may get one number, and on a network disk one may be lost.
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            news = read_log(self.path, self._end)
+            self._next, self._end, self._in_doubt = max(self._next, 1 + _last(news)), news.end, True
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def sync(self) -> None:
         """Flush to the disk.

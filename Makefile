@@ -68,6 +68,7 @@ faults: sync ## hurt jobs, submissions and files for over an hour, and write the
 	-$(LAB).play --seeds 1 2 --minutes 40 --json $(FAULTS)/faults.json
 	-$(LAB).exactly_once --submissions 500 --json $(FAULTS)/exactly_once.json
 	-$(LAB).kills --log-kills 2000 --longest 0.4 --save-kills 3000 --damages 5000 --json $(FAULTS)/kills.json
+	-$(LAB).writers --writers 128 --seconds 180 --json $(FAULTS)/writers.json
 	$(LAB).report --page docs/reliability.md $(FAULTS)/*.json
 
 bench: sync ## start-up times, side by side

@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests:src python -m faults.report [--page docs/reliability.md] RESULT.json ...
 
-Each file is one that `play`, `exactly_once` or `kills` wrote with --json; several of one kind are put together, and of
-a case that was played again the last file counts. Fails when anything is not right.
+Each file is one that `play`, `exactly_once`, `kills` or `writers` wrote with --json; several of one kind are put
+together, and of a case that was played again the last file counts. Fails when anything is not right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def save(path: Path, part: str, result: Any) -> None:
     """Write a result with its date and machine.
 
     Args:
-        part: `faults`, `exactly_once` or `kills`.
+        part: `faults`, `exactly_once`, `kills` or `writers`.
     """
     document = {"part": part, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "result": result}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,17 +132,29 @@ def of_kills(documents: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-_TABLES = {"faults": of_faults, "exactly_once": of_exactly_once, "kills": of_kills}
+def of_writers(documents: list[dict[str, Any]]) -> list[str]:
+    """A row for each round, a column for each count, as the program named it."""
+    results = [document["result"] for document in documents]
+    names = list(results[0]["counts"])
+    lines = [f"| seed | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for result in results:
+        cells = [f"{n:,}" if isinstance(n := result["counts"][name], int) else str(n) for name in names]
+        lines.append(f"| {result['seed']} | {' | '.join(cells)} |")
+    return lines
+
+
+_TABLES = {"faults": of_faults, "exactly_once": of_exactly_once, "kills": of_kills, "writers": of_writers}
 
 
 def is_right(part: str, documents: list[dict[str, Any]]) -> bool:
     """Whether nothing in the results of a part is wrong."""
-    from faults.kills import faults_in
+    from faults import kills, writers
 
     if part == "faults":
         return all(outcome["right"] for outcome in outcomes_of(documents))
     results = [document["result"] for document in documents]
-    if part == "kills":
+    if part in ("kills", "writers"):
+        faults_in = kills.faults_in if part == "kills" else writers.faults_in
         return not any(faults_in(result["counts"]) for result in results)
     return not any(result[name] for result in results for name in ("lost", "twice", "strangers", "open"))
 

@@ -9,11 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import faults.writers
 import pytest
 from faults import exactly_once, report
 from faults.kills import faults_in
 from faults.lab import Lab, Outcome
 from faults.play import plan, play_all
+from faults.writers import BAD
+
+from hpcft.runs.events import Log, read_log
 
 TESTS = Path(__file__).parents[1]
 SHORT = ("disk full, step", "damaged checkpoint, requeue")
@@ -73,6 +77,39 @@ def test_r3_r4_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, kills:
     assert counts["event log"]["acknowledged"] > kills
     assert counts["save"]["cut off"]
     assert counts["damage"]["noticed"] == kills
+
+
+@pytest.mark.parametrize(
+    ("writers", "seconds"), [(16, 3), pytest.param(128, 120, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+def test_r9_many_writers_of_one_results_folder_lose_nothing_and_tear_nothing(
+    tmp_path: Path, writers: int, seconds: int
+) -> None:
+    out = tmp_path / "writers.json"
+    words = ["--writers", str(writers), "--seconds", str(seconds), "--folder", str(tmp_path), "--json", str(out)]
+    done = subprocess.run([sys.executable, "-m", "faults.writers", *words], cwd=TESTS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = json.loads(out.read_text())["result"]["counts"]
+    assert {name: counts[name] for name in BAD} == dict.fromkeys(BAD, 0)
+    assert counts["records"] > 3 * writers
+    assert counts["marks"] >= writers
+    assert counts["heartbeats read"]
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn", "twice"])
+def test_what_many_writers_would_lose_is_seen(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(path: Path, offset: int = 0) -> Log:
+        log = read_log(path, offset)
+        if path.name == "events.jsonl":
+            if damage == "torn":
+                log.damaged.append(1)
+            log.records = log.records[1:] if damage == "lost" else log.records
+            log.records += log.records[:1] if damage == "twice" else []
+        return log
+
+    monkeypatch.setattr("faults.writers.read_log", spoiled)
+    result = faults.writers.play([tmp_path], writers=2, seconds=0.2, seed=1)
+    assert faults.writers.faults_in(result) == {damage: 2}
 
 
 # The report

@@ -30,7 +30,7 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
         {
             "modules": ["cuda/12.4", "gcc"],
             "setup": ["ulimit -n 65536"],
-            "container": ["apptainer", "exec", "--nv", "/shared/my image.sif"],
+            "container": ["apptainer", "exec", "--nv", "--bind", "/scratch", "/shared/my image.sif"],
             "env": {"HF_HOME": "/scratch/hugging face", "NCCL_SOCKET_IFNAME": "ib0"},
             "sbatch": {"exclude": "node[7-9]", "exclusive": ""},
         },

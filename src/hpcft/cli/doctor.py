@@ -117,6 +117,7 @@ def _script(planned: Plan) -> str:
 
 def _place(planned: Plan) -> _Questions:
     from hpcft.cli.preflight import job_environment, wandb_findings
+    from hpcft.cluster.containers import container_findings
     from hpcft.models.availability import hub_cache
     from hpcft.models.quickstart import cache_folder
 
@@ -130,7 +131,7 @@ def _place(planned: Plan) -> _Questions:
             locks(Path.home()),
         ],
         lambda: [clock(results), umask()],
-        lambda: _python(planned),
+        lambda: [*container_findings(planned.profile), *_python(planned)],
         lambda: [_cuda(planned)],
         lambda: wandb_findings(planned),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcft.cli.output import say
+from hpcft.cluster.containers import container_findings
 from hpcft.cluster.findings import Finding, Light, green, grey, red, yellow
 from hpcft.cluster.folders import existing, space, writable
 from hpcft.cluster.gpus import gpu_memory
@@ -53,9 +54,10 @@ def _warn(text: str) -> None:
 
 
 def findings(plan: Plan) -> list[Finding]:
-    """What is seen of a job in a moment: its partition, its folder, its data, its memory, wandb."""
+    """What is seen of a job in a moment: its partition, its container, its folder, its data, its memory, wandb."""
     job, profile = plan.resolved.job, plan.profile
     found = partition_findings(job) if profile.scheduler == "slurm" else []
+    found += container_findings(profile)
     results = Path(job.results)
     found += [writable("results", results, "--results FOLDER    # where you may write")]
     if existing(results).is_dir() and found[-1].light is Light.GREEN:

@@ -136,7 +136,8 @@ class Profile(BaseModel):
         modules: names for `module load`.
         setup: shell lines before the job, the only free shell there is: the profile's author is the user or the
             site's administrator.
-        container: command that runs another one in a container, such as `[apptainer, exec, --nv, image.sif]`.
+        container: command that runs another one in a container, such as
+            `[apptainer, exec, --nv, --bind, /scratch, /images/hpcft.sif]`; `python` is then the image's.
         srun: further options of srun, such as pyxis's `--container-image=/images/pytorch.sqsh`.
         node_scratch: a folder on each node's own disk for compiled parts; TMPDIR or /tmp when absent.
         internet: whether compute nodes reach the internet.

@@ -67,7 +67,7 @@ trap : TERM USR2
 # --wait: when one rank has ended, the others get a minute.
 # -P: a datasets.py in the current folder is not the library.
 srun --export=ALL --wait=60 --nodes=2 --ntasks-per-node=2 \
-apptainer exec --nv '/shared/my image.sif' \
+apptainer exec --nv --bind /scratch '/shared/my image.sif' \
     /opt/venv/bin/python -P -m hpcft.worker "$run"
 code=$?
 
@@ -78,7 +78,7 @@ if [ -n "${HPCFT_FOREGROUND:-}" ] || [ "$code" -eq 0 ]; then
     :
 elif [ "$code" -eq 75 ]; then
     again=yes
-elif apptainer exec --nv '/shared/my image.sif' /opt/venv/bin/python -P -m hpcft.cluster.retry "$run" "$code"; then
+elif apptainer exec --nv --bind /scratch '/shared/my image.sif' /opt/venv/bin/python -P -m hpcft.cluster.retry "$run" "$code"; then
     again=yes
 fi
 if [ "$again" = yes ]; then

@@ -27,7 +27,8 @@ check: sync ## formatting, lint, types, layers, shell
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck .ci/run scripts/*.sh tests/slurm/*.sh tests/faults/bin/*
+	$(BIN)/shellcheck .ci/run scripts/*.sh tests/slurm/*.sh tests/faults/bin/* \
+		tests/deploy/apptainer tests/deploy/kubectl
 
 test: check ## install what the tests need, and run them
 	sh tests/slurm/install.sh

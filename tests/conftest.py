@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["fakes.fixtures", "support.command", "support.notebook", "support.runs", "support.slurm"]
+pytest_plugins = [
+    "fakes.fixtures",
+    "support.command",
+    "support.jobs",
+    "support.notebook",
+    "support.runs",
+    "support.slurm",
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

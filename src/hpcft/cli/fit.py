@@ -72,7 +72,7 @@ def fit(request: Request, json: bool = typer.Option(False, "--json", help="Print
     say(planned.reason)
     found = answer(planned)
     if json:
-        as_json(_document(found))
+        as_json(document(found))
     else:
         _show(found)
     if found.verdict == "does not fit":
@@ -170,7 +170,8 @@ def _memory(planned: Plan) -> Room:
     return Room(None, "resources.mem_gb is not said, so Slurm gives its default")
 
 
-def _document(found: Fit) -> dict[str, Any]:
+def document(found: Fit) -> dict[str, Any]:
+    """The answer as data; memory in GB of 1024³ bytes."""
     from hpcft.measure.fit import GB
 
     def rows(parts: Any) -> list[dict[str, Any]]:

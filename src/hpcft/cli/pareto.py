@@ -42,8 +42,8 @@ _NAMED_RUNS = 10
 
 
 @dataclass
-class _Comparison:
-    """What the verb shows, whichever way."""
+class Comparison:
+    """Runs side by side, and which of them no other one beats."""
 
     measures: list[Measure]
     front: Front
@@ -55,14 +55,17 @@ class _Comparison:
 
     @property
     def points(self) -> list[Point]:
+        """Those of the front, then the others."""
         return [*self.front.members, *(point for point, _ in self.front.dominated)]
 
     @property
     def dominated_by(self) -> dict[str, str]:
+        """Name of a point → a point that is better."""
         return {point.name: better for point, better in self.front.dominated}
 
     @property
     def ratios(self) -> dict[str, dict[str, float]]:
+        """Name of a point → measure → its figure over the baseline's."""
         return {} if self.baseline is None else retention(self.points, self.baseline, self.measures)
 
 
@@ -106,9 +109,45 @@ def pareto(
     json: bool = typer.Option(False, "--json", help="Print the comparison as JSON."),
 ) -> None:
     """Compare runs by several measures: which of them no other one beats."""
+    result = compare(
+        find_runs(run, results) if run else list_runs(results),
+        measure,
+        by_variant=by_variant,
+        baseline=baseline,
+        mix_hardware=mix_hardware,
+        mix_datasets=mix_datasets,
+        reference=reference or (),
+    )
+    if result.hypervolume is not None:
+        say(f"hypervolume of the front: {result.hypervolume:.6g}")
+    tell_left_out(result.left_out)
+    if out is not None:
+        _write(result, out)
+    if json:
+        as_json(document(result))
+    elif result.points:
+        grid(*_rows(result))
+    else:
+        say(f"no run in {results} has {' and '.join(m.key for m in result.measures)}")
+
+
+def compare(
+    runs: Iterable[Run],
+    measure: Sequence[str],
+    *,
+    by_variant: bool = False,
+    baseline: str | None = None,
+    mix_hardware: bool = False,
+    mix_datasets: bool = False,
+    reference: Sequence[str] = (),
+) -> Comparison:
+    """Compare runs by several measures; the arguments are the options of `hpcft pareto`.
+
+    Raises:
+        UsageError: no such measure or baseline, or runs that cannot be compared.
+    """
     measures = [parse_measure(text) for text in measure]
-    chosen = find_runs(run, results) if run else list_runs(results)
-    points, unread = read_points(chosen)
+    points, unread = read_points(runs)
     # A mean may take its score from one run and its cost from another.
     counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
     check_comparable(counted, mix_hardware=mix_hardware, mix_datasets=mix_datasets)
@@ -116,21 +155,12 @@ def pareto(
     compared = [g.point for g in groups.values()] if by_variant else points
     found = front(compared, measures)
     lacking = {p.name: lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
-    result = _Comparison(measures, found, groups, None, unread | lacking)
+    result = Comparison(measures, found, groups, None, unread | lacking)
     if baseline is not None:
         result.baseline = find_baseline(baseline, result.points, result.left_out)
     if reference:
         result.hypervolume = hypervolume(found.members, measures, _worst(reference, measures))
-        say(f"hypervolume of the front: {result.hypervolume:.6g}")
-    tell_left_out(result.left_out)
-    if out is not None:
-        _write(result, out)
-    if json:
-        as_json(_document(result))
-    elif result.points:
-        grid(*_rows(result))
-    else:
-        say(f"no run in {results} has {' and '.join(m.key for m in measures)}")
+    return result
 
 
 def read_points(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
@@ -156,7 +186,7 @@ def lack(point: Point, keys: list[str]) -> str:
     return ", ".join(f"{key} is {point.values[key]}" if key in point.values else f"no {key}" for key in keys)
 
 
-def _worst(texts: list[str], measures: list[Measure]) -> dict[str, float]:
+def _worst(texts: Sequence[str], measures: list[Measure]) -> dict[str, float]:
     """The reference point of a hypervolume, by key.
 
     Raises:
@@ -201,7 +231,7 @@ def tell_left_out(left_out: dict[str, str]) -> None:
         say(printable(f"left out, {reason}: {', '.join(names[:_NAMED_RUNS])}{more}"))
 
 
-def _write(result: _Comparison, folder: Path) -> None:
+def _write(result: Comparison, folder: Path) -> None:
     from hpcft.report.pareto_picture import draw_pareto_png, pareto_html
 
     if not result.points:
@@ -209,14 +239,15 @@ def _write(result: _Comparison, folder: Path) -> None:
         return
     with explained(folder, "make the folder"):
         make_private(folder)
-    write_json(folder / "pareto.json", _document(result))
+    write_json(folder / "pareto.json", document(result))
     write_atomic(folder / "pareto.html", pareto_html(result.front, result.measures, result.groups))
     y, x = result.measures[:2]
     draw_pareto_png(result.front, x, y, folder / "pareto.png", result.groups)
     say(f"written: {folder / 'pareto.png'}, pareto.html, pareto.json")
 
 
-def _document(result: _Comparison) -> dict[str, Any]:
+def document(result: Comparison) -> dict[str, Any]:
+    """A comparison as data."""
     return {
         "measures": [{"key": m.key, "better": "more" if m.maximize else "less"} for m in result.measures],
         "points": [_described(p, result) for p in result.points],
@@ -226,7 +257,7 @@ def _document(result: _Comparison) -> dict[str, Any]:
     }
 
 
-def _described(point: Point, result: _Comparison) -> dict[str, Any]:
+def _described(point: Point, result: Comparison) -> dict[str, Any]:
     keys = [m.key for m in result.measures]
     described: dict[str, Any] = {
         "name": point.name,
@@ -250,7 +281,7 @@ def _described(point: Point, result: _Comparison) -> dict[str, Any]:
     return described
 
 
-def _rows(result: _Comparison) -> tuple[list[str], list[list[str]]]:
+def _rows(result: Comparison) -> tuple[list[str], list[list[str]]]:
     measures = result.measures
     head = ["run", "variant"] if not result.groups else ["variant"]
     head += [f"{m.name} ({'max' if m.maximize else 'min'})" for m in measures]

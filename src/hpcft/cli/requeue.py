@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +13,9 @@ from hpcft.cli.output import say
 from hpcft.cli.texts import ending
 from hpcft.runs.record import read_record
 from hpcft.runs.run import find_run
+
+if TYPE_CHECKING:
+    from hpcft.cluster.steer import Steered
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -40,16 +44,26 @@ def requeue(
     json: bool = typer.Option(False, "--json", help="Print what was done as JSON."),
 ) -> None:
     """Queue a run's job again; it saves first if it trains, and goes on where it was. The job keeps its number."""
+    print_steered([requeued(find_run(run, results).paths.root, now=now)], results, json)
+
+
+def requeued(root: Path, *, now: bool = False) -> Steered:
+    """Queue the job of a run again, or stop a local one and start it again.
+
+    Args:
+        root: the run directory.
+        now: at once, without saving first: for a job that hangs.
+
+    Raises:
+        UsageError: it has finished, waits already, or Slurm has forgotten it.
+        UnavailableError: Slurm does not answer. TryAgainError: a local job does not stop.
+    """
     from hpcft.cluster.resume import restart_local
     from hpcft.cluster.state import stand
-    from hpcft.cluster.steer import Steered
-    from hpcft.cluster.steer import requeue as requeue_job
+    from hpcft.cluster.steer import Steered, requeue
 
-    root = find_run(run, results).paths.root
     standing = stand([read_record(root)])[0]
     if standing.record.is_process:
         submitted = restart_local(standing, say)
-        done = Steered(root, True, f"stopped and started again, as {submitted.job_id}")
-    else:
-        done = requeue_job(standing, now=now)
-    print_steered([done], results, json)
+        return Steered(root, True, f"stopped and started again, as {submitted.job_id}")
+    return requeue(standing, now=now)

@@ -40,7 +40,7 @@ def show(
     found, poll = find_run(run, results), Poll()
     standing = look([found], poll)[0]
     if json:
-        as_json(_document(found, standing, results))
+        as_json(document(found, standing, results))
         return
     table(found.name, _state_rows(found, standing))
     table("attempts", _attempt_rows(found, standing))
@@ -50,7 +50,8 @@ def show(
         say(asked)
 
 
-def _document(run: Run, standing: Standing, results: Path) -> dict[str, Any]:
+def document(run: Run, standing: Standing, results: Path) -> dict[str, Any]:
+    """Everything about a run as data. Times are seconds since the epoch."""
     from hpcft.cli.view import facts, progress_facts, progress_of
     from hpcft.runs.progress import read_attempts
 

@@ -86,6 +86,8 @@ def serve(
         # Nobody's word about who calls is taken.
         proxy_headers=False,
         timeout_keep_alive=30,
+        # A stream of a run that goes on would hold up the end for as long.
+        timeout_graceful_shutdown=3,
     )
     if port is None:
         say(f"serving {results} on {path.absolute()}; ssh -L 8000:{path.absolute()} leads there")

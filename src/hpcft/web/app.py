@@ -10,6 +10,9 @@ from hpcft.web.errors import handle
 from hpcft.web.guard import Access, Guard
 from hpcft.web.settings import Settings
 
+# Bytes of a request: a configuration has thousands, a note 64 KiB.
+_LARGEST = 1024 * 1024
+
 
 def create_app(settings: Settings, access: Access) -> Guard:
     """The service as an ASGI application."""
@@ -21,6 +24,7 @@ def create_app(settings: Settings, access: Access) -> Guard:
         docs_url=None,
         redoc_url=None,
         openapi_url=f"{PREFIX}/openapi.json",
+        max_body_size=_LARGEST,
     )
     handle(app)
     add_api(app, settings)

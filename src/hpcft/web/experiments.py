@@ -10,6 +10,7 @@ from typing import Any, Literal
 from hpcft.cli.filters import Filters, standings
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.state import Standing, stand
+from hpcft.errors import DataError
 from hpcft.runs.index.query import Condition, Index, Query
 from hpcft.runs.record import read_record
 from hpcft.runs.run import Run, RunState
@@ -80,11 +81,20 @@ def one(results: Path, key: str) -> dict[str, Any]:
     Raises:
         NoExperiment: there is none.
     """
+    return _told(*_seen(results, key))
+
+
+def _seen(results: Path, key: str) -> tuple[Standing, dict[str, Any], dict[str, Any]]:
+    """A run's state, and what the index says of it."""
     found, facts = _look_up(results, key)
     standing = stand([read_record(results / found["run"])], Poll())[0]
     if standing.state is RunState.SUCCESS and found["state"] != standing.state:
         # It has finished since the index was brought up to date.
         found, facts = _look_up(results, key)
+    return standing, found, facts
+
+
+def _told(standing: Standing, found: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     run = Run(standing.record.root)
     return {
         **_row(standing, found),
@@ -96,6 +106,20 @@ def one(results: Path, key: str) -> dict[str, Any]:
         "config": run.config,
         "metrics": {key: value for key, value in facts.items() if "/" in key},
     }
+
+
+def find(results: Path, key: str) -> Run:
+    """A run by its directory's name or its run id.
+
+    Raises:
+        NoExperiment: there is none.
+    """
+    found, _ = _look_up(results, key)
+    try:
+        return Run(results / found["run"])
+    except DataError as error:
+        # It has been removed since the index was brought up to date.
+        raise NoExperiment(key) from error
 
 
 def _look_up(results: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,14 +136,15 @@ def task(results: Path, run_id: str) -> dict[str, Any]:
     """A task's state in the words of the task queue that this service stands in for.
 
     Returns:
-        `status`: PENDING, STARTED, SUCCESS or FAILURE; a failed one's `error`; a finished one's `result`; `state` and
-        `words`, which say more.
+        `status`: PENDING, STARTED, SUCCESS or FAILURE; the `error` of one that has ended without success, and of one
+        that failed by itself the `code`; a finished one's `result`; `state` and `words`, which say more.
 
     Raises:
         NoExperiment: there is none.
     """
-    found = one(results, run_id)
-    state = RunState(found["state"])
+    standing, *known = _seen(results, run_id)
+    found = _told(standing, *known)
+    state = standing.state
     told: dict[str, Any] = {"state": str(state), "words": found["words"], "experiment": found["id"]}
     if state is RunState.SUCCESS:
         metrics = found["metrics"]
@@ -129,8 +154,23 @@ def task(results: Path, run_id: str) -> dict[str, Any]:
             "eval": {"accuracy": metrics.get("final/validation_accuracy")},
         }
         return {"status": "SUCCESS", **told}
+    if state is RunState.FAILURE:
+        told["code"] = _code(standing)
     if state.is_over:
         return {"status": "FAILURE", "error": found["words"], **told}
     # What nobody can tell now may still be either.
     started = state is RunState.STARTED or (state is RunState.UNKNOWN and found["step"] is not None)
     return {"status": "STARTED" if started else "PENDING", **told}
+
+
+def _code(standing: Standing) -> str:
+    """Why a run failed, in the words of an error."""
+    from hpcft.cluster.explain import Cause, verdict_of
+
+    codes = {
+        Cause.HOST_OOM: "OUT_OF_MEMORY",
+        Cause.GPU_OOM: "OUT_OF_MEMORY",
+        Cause.TIME_LIMIT: "TIMEOUT",
+        Cause.BAD_DATA: "DATA_INTEGRITY_ERROR",
+    }
+    return codes.get(verdict_of(Run(standing.record.root), standing.queue).cause, "TRAINING_ERROR")

@@ -96,7 +96,10 @@ class Guard:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+                # A file of a run has a policy of its own.
+                given = list(message.get("headers", []))
+                named = {name.lower() for name, _ in given}
+                message = {**message, "headers": [*given, *(pair for pair in _HEADERS if pair[0] not in named)]}
             await send(message)
 
         await self._app(scope, receive, with_headers)

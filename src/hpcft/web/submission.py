@@ -13,10 +13,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcft.errors import ConfigError, HpcftError, UnavailableError, UsageError
+from hpcft.spec.types import parse_time
 from hpcft.web.errors import RefusedError, document
+
+if TYPE_CHECKING:
+    from hpcft.cli.job_options import Plan
+    from hpcft.spec.job import Job
 
 # What the earlier program called them.
 _ALIASES = {
@@ -75,13 +80,15 @@ def submit(config: Mapping[str, Any], *, results: str, cluster: str | None, prev
         cluster: profile; None for the one that a submission takes by itself.
 
     Returns:
-        `run`, `run_id`, `job_id`, `cluster`, `directory`; of a preview `script`, `config` and `cluster`.
+        `run`, `run_id`, `job_id`, `cluster`, `directory`; of a preview `script`, `asks`,
+        `directory`, `fit` (what `hpcft fit` says) and `cost`, the hours of GPUs and cores at the most.
 
     Raises:
         RefusedError: with what is wrong. UnavailableError: no answer in five minutes.
     """
     asked = {"config": flat(config), "results": results, "cluster": cluster, "preview": preview}
-    command = [sys.executable, "-m", "hpcft.web.submission"]
+    # -P: a datasets.py in the current folder is not the library.
+    command = [sys.executable, "-P", "-m", "hpcft.web.submission"]
     try:
         done = subprocess.run(
             command, input=json.dumps(asked), capture_output=True, text=True, timeout=_PATIENCE_S, check=False
@@ -126,7 +133,7 @@ def _submit(config: dict[str, Any], results: str, cluster: str | None, preview: 
     config["results"] = results
     planned = plan(Request(preset=preset, cluster=cluster, means=config, verb="the request"))
     if preview:
-        return previewed(planned)
+        return {**previewed(planned), "fit": _fit(planned), "cost": _cost(planned.resolved.job)}
     if planned.resolved.job.variant == "ptq":
         raise ConfigError("is a pipeline of several jobs", where="variant", hint="hpcft submit --variant ptq")
     from hpcft.cli.launch import launch
@@ -140,6 +147,27 @@ def _submit(config: dict[str, Any], results: str, cluster: str | None, preview: 
         "cluster": planned.profile.name,
         "directory": str(run.paths.root),
     }
+
+
+def _fit(planned: Plan) -> dict[str, Any]:
+    """What `hpcft fit` says; a preview is as good without it."""
+    from hpcft.cli.fit import answer, document
+
+    if planned.resolved.job.kind != "train":
+        return {"verdict": "unknown", "why": "it is told of jobs that train"}
+    try:
+        return document(answer(planned))
+    except Exception as error:
+        return {"verdict": "unknown", "why": str(error).splitlines()[0] if str(error) else type(error).__name__}
+
+
+def _cost(job: Job) -> dict[str, float | None]:
+    """Hours of GPUs and cores that a job takes at the most; None where it is the cluster that decides."""
+    asked = job.resources
+    hours = parse_time(asked.time) / 3600
+    gpus = 0 if asked.accelerator == "cpu" else asked.nodes * asked.gpus_per_node
+    cores = None if asked.cpus_per_task is None else asked.cpus_per_task * job.world_size
+    return {"gpu_hours": gpus * hours, "cpu_hours": None if cores is None else cores * hours}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hpcft.cli.filters import choose
 from hpcft.cli.stats import statistics
 from hpcft.errors import UsageError
+from hpcft.runs.marks import mark, marks_of
+from hpcft.runs.run import label
 from hpcft.web import experiments
+from hpcft.web.api.ids import RunId
 from hpcft.web.settings import Settings
 from hpcft.web.submission import submit
 
@@ -55,6 +58,24 @@ class Listing(Filter):
     offset: int = Field(0, ge=0, le=10_000_000)
 
 
+class Marks(BaseModel):
+    """Changes of an experiment's tags and note."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    add_tags: list[str] = Field(default_factory=list, max_length=50)
+    remove_tags: list[str] = Field(default_factory=list, max_length=50)
+    notes: str | None = Field(None, max_length=65_536, description="in place of the note that is there")
+
+
+class Marked(BaseModel):
+    """An experiment's tags and note."""
+
+    id: str
+    tags: list[str]
+    notes: str
+
+
 def router(settings: Settings) -> APIRouter:
     """The routes, which stand at the root too, where the earlier program had them."""
     router = APIRouter()
@@ -63,8 +84,7 @@ def router(settings: Settings) -> APIRouter:
     @router.post("/train", status_code=202)
     def train(request: TrainRequest) -> dict[str, Any]:
         """Submit a job. Its `task_id` is the run's id, under which /task and /experiments know it."""
-        told = submit(request.config, results=str(results), cluster=settings.cluster, preview=request.preview)
-        return told if request.preview else {"task_id": told["run_id"], **told}
+        return submitted(request, settings)
 
     @router.get("/task/{task_id}")
     def task(task_id: str) -> dict[str, Any]:
@@ -89,12 +109,27 @@ def router(settings: Settings) -> APIRouter:
         """Counts, means and bests; null where no experiment has the figure."""
         return statistics(filters_of(results, asked))
 
-    @router.get("/experiments/{experiment_id:path}")
-    def one(experiment_id: str) -> dict[str, Any]:
+    @router.get("/experiments/{experiment_id:run}")
+    def one(experiment_id: RunId) -> dict[str, Any]:
         """One experiment by its name (`run` or `group/run`) or id, with its configuration and figures."""
         return experiments.one(results, experiment_id)
 
+    @router.patch("/experiments/{experiment_id:run}")
+    def change(experiment_id: RunId, changes: Marks) -> Marked:
+        """Change an experiment's tags and note."""
+        run = experiments.find(results, experiment_id)
+        if changes.add_tags or changes.remove_tags or changes.notes is not None:
+            mark(run.paths, added=changes.add_tags, removed=changes.remove_tags, notes=changes.notes)
+        tags, notes = marks_of(run)
+        return Marked(id=label(run.paths.root, results), tags=tags, notes=notes)
+
     return router
+
+
+def submitted(request: TrainRequest, settings: Settings) -> dict[str, Any]:
+    """Submit a job, or show what would be submitted."""
+    told = submit(request.config, results=str(settings.results), cluster=settings.cluster, preview=request.preview)
+    return told if request.preview else {"task_id": told["run_id"], **told}
 
 
 def filters_of(results: Path, asked: Filter) -> Any:

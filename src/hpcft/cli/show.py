@@ -43,7 +43,7 @@ def show(
         as_json(document(found, standing, results))
         return
     table(found.name, _state_rows(found, standing))
-    table("attempts", _attempt_rows(found, standing))
+    table("attempts", attempt_rows(found, standing))
     table("scores and costs", result_rows(found))
     table("files", file_rows(found))
     if asked := asked_text([standing], poll):
@@ -117,7 +117,7 @@ def _verdict(run: Run, standing: Standing) -> list[tuple[str, str]]:
     return [("verdict", verdict_of(run, standing.queue).line()), ("", f"hpcft explain {run.name}")]
 
 
-def _attempt_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
+def attempt_rows(run: Run, standing: Standing) -> list[tuple[str, str]]:
     """A line for each attempt: when, from which step to which, and how it ended."""
     from hpcft.cluster.state import duration, moment
     from hpcft.runs.progress import read_attempts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).parent / "templates"
+FOLDER = Path(__file__).parent / "templates"
 
 
 def render(page: str, styles: Sequence[str], script: str | None, **values: Any) -> str:
@@ -27,7 +27,7 @@ def render(page: str, styles: Sequence[str], script: str | None, **values: Any) 
     style = "".join(_read(name) for name in styles)
     code = "" if script is None else _read(script)
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -43,7 +43,7 @@ def render(page: str, styles: Sequence[str], script: str | None, **values: Any) 
 
 
 def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 from hpcft import __version__
 from hpcft.web.api import PREFIX, add_api
 from hpcft.web.errors import handle
 from hpcft.web.guard import Access, Guard
+from hpcft.web.pages import add_pages
 from hpcft.web.settings import Settings
 
 # Bytes of a request: a configuration has thousands, a note 64 KiB.
@@ -26,6 +28,10 @@ def create_app(settings: Settings, access: Access) -> Guard:
         openapi_url=f"{PREFIX}/openapi.json",
         max_body_size=_LARGEST,
     )
+    app.state.read_only = access.read_only
     handle(app)
     add_api(app, settings)
+    add_pages(app, settings)
+    # A form of all settings is mostly the same words. Events are not held back for it.
+    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
     return Guard(app, access)

@@ -22,7 +22,11 @@ COOKIE = "hpcft_session"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _HEADERS = [
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -96,7 +100,8 @@ class Guard:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                # A file of a run has a policy of its own.
+                # A file of a run, and a report that is one file, have a policy of their own, and what never
+                # changes may be kept.
                 given = list(message.get("headers", []))
                 named = {name.lower() for name, _ in given}
                 message = {**message, "headers": [*given, *(pair for pair in _HEADERS if pair[0] not in named)]}
@@ -146,7 +151,7 @@ class Guard:
         path = scope["path"] if scope["path"].startswith("/") and not scope["path"].startswith("//") else "/"
         target = path + (f"?{rest}" if rest else "")
         # Strict: a request that another site causes does not carry it.
-        given = f"{COOKIE}={session}; HttpOnly; SameSite=Strict; Path=/"
+        given = f"{COOKIE}={session}; HttpOnly; SameSite=Strict; Path={scope.get('root_path') or '/'}"
         location = [(b"location", target.encode("ascii", "ignore")), (b"set-cookie", given.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": [*location, *_HEADERS]})
         await send({"type": "http.response.body", "body": b""})

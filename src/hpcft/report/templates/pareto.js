@@ -35,7 +35,8 @@ function lines(point) {
 
 function show(point) {
   figures.replaceChildren();
-  add(figures, "p", {}).append(add(figures, "strong", {}, point.name), ` (${point.group}), ${point.verdict}`);
+  const name = point.link ? add(figures, "a", { href: point.link }, point.name) : add(figures, "strong", {}, point.name);
+  add(figures, "p", {}).append(name, ` (${point.group}), ${point.verdict}`);
   lines(point).forEach(line => add(figures, "p", {}, line));
 }
 

@@ -38,7 +38,10 @@ def killed_job(site: Site, seed: int) -> None:
     assert site.sync() == 0, site.said
     log_every = run.config["tracking"]["log_every"]
     told = {p["step"] for p in site.remote(run).points() if "train/loss" in p}
-    assert told == {step for step in acknowledged if step % log_every == 0 or step == 400}
+    wanted = {step for step in acknowledged if step % log_every == 0 or step == 400}
+    assert wanted <= told
+    # A step may be recorded and its acknowledgement die with the process.
+    assert told - wanted <= {p["step"] for p in recorded(run).points if "train/loss" in p}
     differences = wrong(run, site.remote(run))
     # What was synced between two attempts cannot be taken back; then the steps are there once, and out of order.
     assert [d for d in differences if not d.startswith("history")] == []

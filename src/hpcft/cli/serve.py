@@ -1,4 +1,4 @@
-"""`hpcft serve`: the REST service, for its user alone."""
+"""`hpcft serve`: the pages and the REST service, for their user alone."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def serve(
     read_only: bool = typer.Option(False, "--read-only", help="Nothing is submitted or changed."),
     force: bool = typer.Option(False, "--force", help="Serve as root all the same."),
 ) -> None:
-    """Serve jobs and experiments over HTTP, for you alone: on a socket that only you can open, or on a port of this
-    machine with a token. From elsewhere: ssh -L 8000:SOCKET HOST, then http://localhost:8000/api/v1/experiments."""
+    """Serve pages and a REST API about jobs and experiments, for you alone: on a socket that only you can open, or on a
+    port of this machine with a token. From elsewhere: ssh -L 8000:SOCKET HOST, then http://localhost:8000/."""
     import uvicorn
 
     from hpcft.web.app import create_app
@@ -92,9 +92,7 @@ def serve(
     if port is None:
         say(f"serving {results} on {path.absolute()}; ssh -L 8000:{path.absolute()} leads there")
     else:
-        say(
-            f"serving {results} on http://127.0.0.1:{listener.getsockname()[1]}{prefix}/api/v1/experiments?token={access.token}"
-        )
+        say(f"serving {results} on http://127.0.0.1:{listener.getsockname()[1]}{prefix}/records?token={access.token}")
         say("the token opens it once, for one browser")
     # The server hands signals on when it has ended; they are then no reason to leave the socket behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

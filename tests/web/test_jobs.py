@@ -249,8 +249,8 @@ def test_runs_are_compared_by_several_measures_as_the_command_does(
     found = told(client.get(f"{V1}/pareto?mix_hardware=true"))
     assert found == json.loads(hpcft("pareto", "--mix-hardware", "--json").out)
     assert {point["name"]: point["front"] for point in found["points"]} == {"slow": True, "quick": True, "bad": False}
-    found = told(client.get(f"{V1}/pareto?run=slow&run=bad&baseline=bad&measure=f1&measure=latency:min"), 422)
-    assert found["error"] == "INVALID_REQUEST"
+    found = told(client.get(f"{V1}/pareto?reference=f1"), 422)
+    assert (found["error"], found["where"]) == ("INVALID_REQUEST", "reference")
     found = told(client.get(f"{V1}/pareto?run=slow&run=bad&baseline=bad"))
     assert [point["name"] for point in found["points"]] == ["slow", "bad"]
     assert found["baseline"] == "bad"

@@ -105,15 +105,17 @@ def _point(record: dict[str, Any]) -> Point | None:
         figures = {"step": record.get("step"), **record.get("metrics", {})}
     else:
         return None
-    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+    numbers: Point = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+    if record["kind"] == "step":
+        # One that is no number is a gap in the curve.
+        numbers.setdefault("loss", None)
     return numbers if "step" in numbers else None
 
 
 def add(points: list[Point], new: Iterable[Point]) -> None:
-    """Add points to a curve. One of an earlier step than the last: a later attempt went back there, and does again
-    what came after it."""
+    """Add points to a curve. A step takes the place of all from there on: a later attempt does them again."""
     for point in new:
-        while points and points[-1]["step"] > point["step"]:
+        while "loss" in point and points and points[-1]["step"] >= point["step"]:
             points.pop()
         points.append(point)
 
@@ -122,7 +124,7 @@ def shorter(points: list[Point], most: int = _POINTS) -> list[Point]:
     """So many points at the most, in which no spike of the loss is lost; validations stay as long as they are few."""
     if len(points) <= most:
         return points
-    steps = [(float(i), float(point["loss"])) for i, point in enumerate(points) if "loss" in point]
+    steps = [(float(i), float(point["loss"] or 0)) for i, point in enumerate(points) if "loss" in point]
     others = [i for i, point in enumerate(points) if "loss" not in point]
     kept = {int(i) for i, _ in thin(steps, most // 2)} | set(others[:: 1 + 2 * len(others) // most])
     return [points[i] for i in sorted(kept)]

@@ -27,8 +27,8 @@ def router(settings: Settings) -> APIRouter:
     @router.get("/jobs/{experiment_id:run}/stream", response_class=EventSourceResponse)
     async def stream(run: Run = Depends(found)) -> AsyncIterable[ServerSentEvent]:
         """A run as it goes: `state` with its facts when they change; `points`, a list of the curves' new points, of
-        which one of an earlier step takes the place of all from there on; `log`, a list of new lines; `end`, after
-        which nothing comes: a client closes then."""
+        which one with a `loss` takes the place of all from its step on; `log`, a list of new lines; `end`, after which
+        nothing comes: a client closes then."""
         async with aclosing(watches.follow(run.paths.root)) as events:
             async for event in events:
                 yield ServerSentEvent(event=event.kind, data=event.data)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from starlette.testclient import TestClient
 from hpcft.runs.events import encode
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
+from hpcft.web import submission
 from hpcft.web.app import create_app
 from hpcft.web.guard import Access
 from hpcft.web.settings import Settings
@@ -48,3 +54,23 @@ def made(project: Path) -> Callable[..., RunPaths]:
         return paths
 
     return call
+
+
+@pytest.fixture
+def previews(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Submissions are made in this process instead of one each, and only previewed; their answers."""
+    answers: list[dict[str, Any]] = []
+
+    def run(command: list[str], *, input: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        asked = json.loads(input)
+        out = io.StringIO()
+        with monkeypatch.context() as patched, contextlib.redirect_stdout(out):
+            patched.setattr(sys, "stdin", io.StringIO(json.dumps(asked | {"preview": True})))
+            code = submission.main()
+        answers.append(json.loads(out.getvalue()))
+        told = answers[-1] if code or asked["preview"] else {**answers[-1], "run": "x", "run_id": "x", "job_id": "1"}
+        return subprocess.CompletedProcess(command, code, json.dumps(told), "")
+
+    monkeypatch.setattr(submission.subprocess, "run", run)
+    monkeypatch.setattr(submission, "_fit", lambda _: {"verdict": "unknown", "why": "a test"})
+    return answers

@@ -69,9 +69,10 @@ _WORDS = {
     422: "means nothing",
     503: "Slurm or a hub does not answer",
 }
-# What any route may answer.
+# What any route may answer. Not by FastAPI's own key for it, which takes the route's Content-Type: a stream's, a file's.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error, "description": words} for status, words in _WORDS.items()
+    status: {"description": words, "content": {"application/json": {"schema": Error.model_json_schema()}}}
+    for status, words in _WORDS.items()
 }
 
 

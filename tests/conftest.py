@@ -10,6 +10,7 @@ import pytest
 pytest_plugins = [
     "fakes.fixtures",
     "support.command",
+    "support.hostile",
     "support.jobs",
     "support.notebook",
     "support.runs",

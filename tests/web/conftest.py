@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def previews(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         told = answers[-1] if code or asked["preview"] else {**answers[-1], "run": "x", "run_id": "x", "job_id": "1"}
         return subprocess.CompletedProcess(command, code, json.dumps(told), "")
 
-    monkeypatch.setattr(submission.subprocess, "run", run)
+    stand_in = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(submission, "subprocess", stand_in)
     monkeypatch.setattr(submission, "_fit", lambda _: {"verdict": "unknown", "why": "a test"})
     return answers

@@ -63,7 +63,7 @@ def test_every_answer_is_one_that_the_document_promises_and_no_server_error(app:
 
         @seed(7)
         @settings(
-            max_examples=40,
+            max_examples=24,
             deadline=None,
             database=None,
             phases=[Phase.generate],

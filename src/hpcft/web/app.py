@@ -12,9 +12,6 @@ from hpcft.web.guard import Access, Guard
 from hpcft.web.pages import add_pages
 from hpcft.web.settings import Settings
 
-# Bytes of a request: a configuration has thousands, a note 64 KiB.
-_LARGEST = 1024 * 1024
-
 
 def create_app(settings: Settings, access: Access) -> Guard:
     """The service as an ASGI application."""
@@ -26,7 +23,6 @@ def create_app(settings: Settings, access: Access) -> Guard:
         docs_url=None,
         redoc_url=None,
         openapi_url=f"{PREFIX}/openapi.json",
-        max_body_size=_LARGEST,
     )
     app.state.read_only = access.read_only
     handle(app)

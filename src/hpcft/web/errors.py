@@ -65,7 +65,6 @@ _WORDS = {
     403: "not allowed",
     404: "not there",
     409: "try again",
-    413: "too large",
     422: "means nothing",
     503: "Slurm or a hub does not answer",
 }

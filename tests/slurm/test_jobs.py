@@ -185,7 +185,7 @@ def test_a_rendered_script_passes_test_only_and_runs_under_plain_sbatch(site: Pa
         time.sleep(0.2)
 
 
-def test_run_inside_salloc_uses_the_whole_allocation(site: Path) -> None:
+def test_c2_run_inside_salloc_uses_the_whole_allocation(site: Path) -> None:
     words = [HPCFT, "run", "--variant", "lora", "--name", "inside", "--model", "model", "--dataset", "e2e.csv", *SMALL]
     environment = os.environ | {"HPCFT_CLUSTER": "lab.yaml", "OMP_NUM_THREADS": "1"}
     allocation = ["salloc", "--account=acme", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", "--time=10"]

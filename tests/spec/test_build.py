@@ -87,7 +87,7 @@ def test_a_stronger_step_limit_drops_a_presets_epochs() -> None:
     assert (job.training.max_steps, job.training.num_train_epochs) == (5, None)
 
 
-def test_all_errors_of_a_file_are_told_with_line_key_and_nearest_name(tmp_path: Path) -> None:
+def test_c7_all_errors_of_a_file_are_told_with_line_key_and_nearest_name(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(
         "variant: qlroa\n"

@@ -5,6 +5,7 @@ Slow: `make test-all`, which installs the browser. HPCFT_TEST_PICTURES names a f
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -99,13 +100,13 @@ class Reader:
 
     def picture(self, name: str) -> None:
         if folder := os.environ.get("HPCFT_TEST_PICTURES"):
-            height = self.driver.execute_script("return document.documentElement.scrollHeight")
-            width = self.driver.get_window_size()["width"]
-            self.driver.set_window_size(width, min(4000, height + 100))
-            self.driver.save_screenshot(str(Path(folder) / f"{name}_{width}.png"))
+            whole = {"format": "png", "captureBeyondViewport": True}
+            taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", whole)["data"]
+            Path(folder, f"{name}_{self.width}.png").write_bytes(base64.b64decode(taken))
 
     def size(self, width: int, height: int = 900) -> None:
-        # A headless window has no frame; the least width of a window is not the page's.
+        # A window cannot be as narrow as a phone.
+        self.width = width
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},

@@ -24,6 +24,8 @@ from hpcft.errors import NotAllowedError
 from hpcft.runs.files import FILE_MODE, explained, is_torn, without_nan, write_all
 
 _MARK = b',"crc":"'
+# What json.loads comes to, without its looks at the encoding and around the text.
+_parse = json.JSONDecoder().raw_decode
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -32,16 +34,30 @@ def encode(record: dict[str, Any]) -> bytes:
     return b'%s%s%08x"}\n' % (body, _MARK, zlib.crc32(body))
 
 
-def decode(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, without its checksum, or None when the line is damaged."""
+def checked(line: bytes) -> str | None:
+    """The JSON text of a line's record, without its checksum, or None when the line is damaged."""
     body, mark, tail = line.rstrip(b"\n").rpartition(_MARK)
     if not mark or tail != b'%08x"}' % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body + b"}")
+        return body.decode() + "}"
+    except UnicodeDecodeError:
+        return None
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of a line, without its checksum, or None when the line is damaged."""
+    text = checked(line)
+    return None if text is None else parse(text)
+
+
+def parse(text: str) -> dict[str, Any] | None:
+    """The mapping that a JSON text holds, or None."""
+    try:
+        record, end = _parse(text)
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    return record if end == len(text) and isinstance(record, dict) else None
 
 
 @dataclass

@@ -72,23 +72,37 @@ class Record:
         return self.root.name
 
     @cached_property
+    def _last(self) -> tuple[Submission | None, list[dict[str, Any]], dict[str, Any]]:
+        """The last submission, the journal's records from it on, and its intent: found at once, as lists need all."""
+        found = told_by(self.journal)
+        if len(found) < 2:
+            last = found[0] if found else None
+        else:
+            last = ([s for s in found if s.kind not in ("refused", "withdrawn")] or found)[-1]
+        number = last.number if last else 1
+        own = self.journal
+        while own and own[0].get("submission", 1) != number:
+            own = own[1:]
+        own = own or self.journal
+        for record in own:
+            if record["kind"] == "intent":
+                return last, own, record
+        return last, own, {}
+
+    @property
     def submission(self) -> Submission | None:
         """The last submission that was not refused or given up, if there is one; else the last."""
-        found = told_by(self.journal)
-        made = [s for s in found if s.kind not in ("refused", "withdrawn")]
-        return (made or found)[-1] if found else None
+        return self._last[0]
 
-    @cached_property
+    @property
     def _of_submission(self) -> list[dict[str, Any]]:
         """The journal's records from the last submission on."""
-        number = self.submission.number if self.submission else 1
-        first = next((i for i, r in enumerate(self.journal) if r.get("submission", 1) == number), 0)
-        return self.journal[first:]
+        return self._last[1]
 
-    @cached_property
+    @property
     def intent(self) -> dict[str, Any]:
         """The record that the last submission began with; empty when there is none."""
-        return next((r for r in self._of_submission if r["kind"] == "intent"), {})
+        return self._last[2]
 
     @property
     def run_id(self) -> str | None:
@@ -137,7 +151,7 @@ class Record:
         steered = [r for r in self._of_submission if r["kind"] in ("cancelled", "requeued")]
         return steered[-1] if steered and steered[-1]["kind"] == "cancelled" else None
 
-    @cached_property
+    @property
     def heartbeat(self) -> Status | None:
         """The heartbeat, unless it is of a submission before the last one."""
         status, earlier = self.status, self.intent.get("after_attempt")
@@ -156,8 +170,9 @@ class Record:
     @cached_property
     def about(self) -> dict[str, str]:
         """`job_kind`, `variant`, `model` and `dataset` of its job, as far as they can be read."""
-        if "variant" in self.intent:
-            return {name: str(self.intent.get(name, "")) for name in _ABOUT}
+        told = self.intent
+        if "variant" in told:
+            return {name: str(told.get(name, "")) for name in _ABOUT}
         try:
             config = read_yaml(self.root / "config.yaml")
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -199,10 +214,12 @@ def _status(path: Path) -> Status | None:
         return None
 
 
+_OF_STATUS = frozenset(Status.__dataclass_fields__)
+
+
 def parse_status(content: bytes) -> Status | None:
     """The heartbeat that a file holds; None where it is none."""
     try:
-        raw = json.loads(content)
-        return Status(**{k: v for k, v in raw.items() if k in Status.__dataclass_fields__})
+        return Status(**{k: v for k, v in json.loads(content.decode()).items() if k in _OF_STATUS})
     except (ValueError, TypeError, AttributeError):
         return None

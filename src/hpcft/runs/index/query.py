@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcft.errors import UsageError
 from hpcft.runs.index.scan import refresh
-from hpcft.runs.index.store import FACT, open_for_reading, place, writer
+from hpcft.runs.index.store import FACT, open_for_reading, path_of, place, writer
 
 # Columns of the table of runs by the names that users know; the rest are figures.
 COLUMNS = {
@@ -149,7 +149,8 @@ class Index:
     def keys(self) -> list[str]:
         """All figures and settings that any run has."""
         found = self._store.execute(
-            "SELECT key FROM runs, json_each(runs.config) UNION SELECT key FROM runs, json_each(runs.metrics)"
+            "SELECT key FROM told, json_each(told.job, '$.config') AS each WHERE each.type != 'null' "
+            "UNION SELECT key FROM told, json_each(told.metrics)"
         )
         return sorted(row[0] for row in found)
 
@@ -200,8 +201,8 @@ class Index:
                     store.execute("INSERT OR IGNORE INTO keys (name, source) VALUES (?, ?)", (key, source))
                     number = store.execute(query, (key,)).fetchone()[0]
                     store.execute(
-                        f"INSERT OR IGNORE INTO facts SELECT ?1, id, {FACT[source]} FROM runs",  # noqa: S608
-                        (number, f'$."{key}"'),
+                        f"INSERT OR IGNORE INTO facts SELECT ?1, run, {FACT[source]} FROM told",  # noqa: S608
+                        (number, path_of(key, source)),
                     )
             found = self._store.execute(query, (key,)).fetchone()
         return int(found[0]) if found is not None else 0
@@ -240,8 +241,10 @@ class Index:
 
     def facts(self, number: int) -> dict[str, Any]:
         """Everything that is known of one run beside its columns: settings that differ from their defaults, figures."""
-        row = self._store.execute("SELECT config, metrics FROM runs WHERE id = ?", (number,)).fetchone()
-        return {} if row is None else {k: v for text in row for k, v in json.loads(text or "{}").items()}
+        row = self._store.execute("SELECT job -> '$.config', metrics FROM told WHERE run = ?", (number,)).fetchone()
+        return (
+            {} if row is None else {k: v for text in row for k, v in json.loads(text or "{}").items() if v is not None}
+        )
 
 
 class _Select:

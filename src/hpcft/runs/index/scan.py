@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpcft.runs.events import decode, read_log
-from hpcft.runs.index.store import FACT, place, writer
+from hpcft.runs.events import checked, parse, read_log
+from hpcft.runs.index.store import FACT, path_of, place, writer
 from hpcft.runs.marks import marks
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.record import Record, parse_status, settings
@@ -39,9 +42,12 @@ _COLUMNS = (
         "dataset",
     ),
     *("run_id", "job_id", "cluster", "created", "state", "step", "total_steps", "loss", "attempt", "tags", "notes"),
-    *("cursor", "config", "metrics"),
+    "cursor",
 )
-_BATCH = 5_000
+_BATCH = 500
+_MOST_READERS = 4
+# Of more the system would have to find fresh memory for each file.
+_PART = 1 << 14
 _UNSETTLED_NS = 2_000_000_000
 
 
@@ -104,15 +110,16 @@ def _refresh(store: sqlite3.Connection, results: str) -> Refreshed:
         known = {row[0]: row for row in store.execute(f"{_KNOWN} WHERE grp IS ?", (name or None,))}
         for root, entry_ns in _inner(results, name):
             row = known.pop(root, None)
-            if row is not None or os.path.isfile(f"{results}/{root}/config.yaml"):  # noqa: PTH113
-                if row is None or not row[2] or row[3] != entry_ns:
-                    changed += _changed_of(results, [row or (root, None, 0, 0, 0, 0)])
+            if row is not None:
+                if not row[2] or row[3] != entry_ns:
+                    changed += _changed_of(results, [row])
+            elif os.path.isfile(f"{results}/{root}/config.yaml"):  # noqa: PTH113
+                changed.append((root, (entry_ns, *_changed_inside(f"{results}/{root}")), None))
             elif not name and root not in before:
                 waiting.append(root)
         gone += [row[1] for row in known.values()]
     _forget(store, gone)
-    for start in range(0, len(changed), _BATCH):
-        _read(store, results, changed[start : start + _BATCH])
+    _read(store, results, changed)
     # What has changed just now may change again within the file system's unit of time: it is looked at once more.
     settled = time.time_ns() - _UNSETTLED_NS
     store.execute("DELETE FROM folders")
@@ -138,14 +145,26 @@ def _changed_of(results: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[_Foun
     """Those of some runs whose directory, heartbeat or journal is not as it was."""
     for root, number, _, *before in rows:
         path = f"{results}/{root}"
-        stamp = (_changed(path), _changed(f"{path}/status.json"), _changed(f"{path}/client.jsonl"))
-        if number is None or stamp != tuple(before):
+        stamp = (_changed(path), *_changed_inside(path))
+        if stamp != tuple(before):
             yield root, stamp, number
 
 
-def _forget(store: sqlite3.Connection, numbers: list[int]) -> None:
-    store.executemany("DELETE FROM facts WHERE run = ?", [(number,) for number in numbers])
-    store.executemany("DELETE FROM runs WHERE id = ?", [(number,) for number in numbers])
+def _changed_inside(path: str) -> tuple[int, int]:
+    """When a run's heartbeat and journal were changed last."""
+    return _changed(f"{path}/status.json"), _changed(f"{path}/client.jsonl")
+
+
+def _forget(store: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    runs = [(number,) for number in numbers]
+    for table, column in (("runs", "id"), ("told", "run")):
+        store.executemany(f"DELETE FROM {table} WHERE {column} = ?", runs)  # noqa: S608
+    _forget_facts(store, runs)
+
+
+def _forget_facts(store: sqlite3.Connection, runs: list[tuple[int]]) -> None:
+    for (key,) in store.execute("SELECT id FROM keys").fetchall():
+        store.executemany("DELETE FROM facts WHERE key = ? AND run = ?", [(key, number) for (number,) in runs])
 
 
 def _changed(path: str) -> int:
@@ -157,66 +176,113 @@ def _changed(path: str) -> int:
 
 
 def _read(store: sqlite3.Connection, results: str, changed: list[_Found]) -> None:
-    last = store.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
-    rows = []
+    numbers = count(store.execute("SELECT coalesce(max(id), 0) + 1 FROM runs").fetchone()[0])
+    before = "SELECT cursor, metrics FROM runs JOIN told ON run = id WHERE id = ? AND done = 0"
+    jobs = []
     for root, stamp, number in changed:
-        before = ("", "{}")
-        if number is None:
-            last += 1
-        else:
-            before = store.execute("SELECT cursor, metrics FROM runs WHERE id = ? AND done = 0", (number,)).fetchone()
-        rows.append((number or last, root, *stamp, *_row(f"{results}/{root}", root, *(before or ("", "{}")))))
-    # The last one is a file's text, as it is.
-    marks = f"{', '.join('?' * (len(_COLUMNS) - 1))}, CASE WHEN json_valid(?{len(_COLUMNS)}) THEN ?{len(_COLUMNS)} END"
-    store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
-    numbers = [(row[0],) for row in rows]
-    store.executemany("DELETE FROM facts WHERE run = ?", numbers)
-    for key, column, name in store.execute("SELECT id, source, name FROM keys").fetchall():
-        store.executemany(
-            f"INSERT INTO facts SELECT ?1, id, {FACT[column]} FROM runs WHERE id = ?3",  # noqa: S608
-            [(key, f'$."{name}"', number[0]) for number in numbers],
-        )
+        known = None if number is None else store.execute(before, (number,)).fetchone()
+        jobs.append((number or next(numbers), results, root, stamp, *(known or ("", "{}"))))
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+    marks = ", ".join("?" * len(_COLUMNS))
+    keys = store.execute("SELECT id, source, name FROM keys").fetchall()
+    with _readers(len(batches)) as each:
+        for rows, told in each(_rows, batches):
+            numbers_read = [(row[0],) for row in rows]
+            store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
+            # Figures are a file's text, as it is.
+            store.executemany("INSERT OR REPLACE INTO told VALUES (?1, ?2, CASE WHEN json_valid(?3) THEN ?3 END)", told)
+            _forget_facts(store, numbers_read)
+            for key, source, name in keys:
+                store.executemany(
+                    f"INSERT INTO facts SELECT ?1, run, {FACT[source]} FROM told WHERE run = ?3",  # noqa: S608
+                    [(key, path_of(name, source), number) for (number,) in numbers_read],
+                )
 
 
-def _row(path: str, name: str, cursor: str, known: str) -> tuple[Any, ...]:
-    """A run's columns, from `done` on.
+@contextmanager
+def _readers(batches: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over processes, where there is much to read, several cores, and no thread that a fork would tear."""
+    cores = min(len(os.sched_getaffinity(0)), batches, _MOST_READERS)
+    if cores < 2 or threading.active_count() > 1:
+        yield map
+        return
+    # Loaded only here: an index that is up to date needs none of it.
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(cores) as pool:
+        yield pool.imap
+
+
+def _rows(jobs: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """What the tables `runs` and `told` have of some runs."""
+    rows, told = [], []
+    for number, results, root, stamp, cursor, known in jobs:
+        row, job, metrics = _row(f"{results}/{root}", root, cursor, known)
+        rows.append((number, root, *stamp, *row))
+        told.append((number, job, metrics))
+    return rows, told
+
+
+def _row(path: str, name: str, cursor: str, known: str) -> tuple[tuple[Any, ...], str, str]:
+    """A run's columns, from `done` on; the JSON texts that have its settings and its figures.
 
     Args:
         cursor, known: how far its event log was read, and the figures that it gave.
     """
-    lines = _content(f"{path}/client.jsonl").splitlines()
-    journal = [told for line in lines if (told := decode(line)) is not None]
+    texts: dict[int, tuple[str, dict[str, Any]]] = {}
+    for line in _content(f"{path}/client.jsonl").splitlines():
+        text = checked(line)
+        if text is not None and (told := parse(text)) is not None:
+            texts[id(told)] = text, told
+    journal = [told for _, told in texts.values()]
     record = Record(Path(path), journal, status=parse_status(_content(f"{path}/status.json")))
     done = os.path.isfile(f"{path}/done.json")  # noqa: PTH113
-    config = _config(record)
+    intent = record.intent
+    config = intent.get("config")
+    if isinstance(config, dict):
+        job = texts[id(intent)][0]
+    else:
+        config = _config(record)
+        job = _json({"config": config})
     if done:
         cursor, metrics = "", _content(f"{path}/metrics.json").decode("utf-8", "replace")
     else:
         cursor, newest = _events(RunPaths(Path(path)), cursor)
-        metrics = json.dumps(json.loads(known or "{}") | newest)
+        metrics = _json(json.loads(known or "{}") | newest)
     group, _, short = name.rpartition("/")
     tags, notes = marks(journal, config)
     about, status = record.about, record.heartbeat
-    progress = (
-        (status.step, status.total_steps or None, _number(status.loss), status.attempt) if status else (None,) * 4
-    )
-    return (
-        *(int(done), short, group or None),
+    row = (
+        *(done, short, group or None),
         *(about.get("job_kind"), about.get("variant"), about.get("model"), about.get("dataset")),
-        *(record.run_id, record.job_id, record.cluster, record.created, "SUCCESS" if done else ""),
-        *progress,
-        *(json.dumps(tags, ensure_ascii=False), notes, cursor),
-        *(json.dumps({k: v for k, v in config.items() if v is not None}, ensure_ascii=False, default=str), metrics),
+        *(intent.get("run_id"), record.job_id, intent.get("cluster"), record.created, "SUCCESS" if done else ""),
+        *((status.step, status.total_steps or None, _number(status.loss), status.attempt) if status else _NO_STATUS),
+        *(_json(tags) if tags else "[]", notes, cursor),
     )
+    return row, job, metrics
+
+
+_NO_STATUS = (None, None, None, None)
+# One for all: json.dumps with arguments makes a new one each time.
+_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def _content(path: str) -> bytes:
+    # Half as many calls to the system as a file object makes.
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         # Not there, or somebody else's.
         return b""
+    try:
+        content = part = os.read(fd, _PART)
+        while len(part) == _PART:
+            content += (part := os.read(fd, _PART))
+        return content
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _number(value: Any) -> float | None:
@@ -225,10 +291,7 @@ def _number(value: Any) -> float | None:
 
 
 def _config(record: Record) -> dict[str, Any]:
-    """The keys of a run's job that differ from their defaults."""
-    told = record.intent.get("config")
-    if isinstance(told, dict):
-        return told
+    """The keys of a run's job that differ from their defaults, where its journal does not have them."""
     try:
         config = read_yaml(record.root / "config.yaml")
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

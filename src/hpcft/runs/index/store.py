@@ -15,7 +15,7 @@ from hpcft.runs.files import make_private
 from hpcft.runs.scratch import own_folder
 
 # Of another number the file is made again.
-_VERSION = 2
+_VERSION = 3
 _PATIENCE_S = 5.0
 
 _TABLES = f"""
@@ -29,24 +29,31 @@ CREATE TABLE runs (
   run_id TEXT, job_id TEXT, cluster TEXT,
   created REAL, state TEXT, step INTEGER, total_steps INTEGER, loss REAL, attempt INTEGER,
   tags TEXT, notes TEXT,
-  cursor TEXT,                    -- how far the event log of a run that goes on was read
-  config TEXT, metrics TEXT       -- JSON: settings that differ from their defaults; figures
+  cursor TEXT                     -- how far the event log of a run that goes on was read
 );
 CREATE INDEX runs_created ON runs (created);
 CREATE INDEX runs_group ON runs (grp, done);
+-- What is long stands apart: a look at all runs passes it by. JSON: the intent of the
+-- last submission, whose `config` has the settings that differ from their defaults; figures.
+CREATE TABLE told (run INTEGER PRIMARY KEY, job TEXT, metrics TEXT);
 -- Folders of runs, the results folder itself with no name, and when the list of what is in them had changed last.
 CREATE TABLE folders (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL);
 -- The keys that anybody has asked for, each with its value in every run: a sort or a filter reads no more than these.
 CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, source TEXT NOT NULL);
 CREATE TABLE facts (key INTEGER NOT NULL, run INTEGER NOT NULL, value, PRIMARY KEY (key, run)) WITHOUT ROWID;
-CREATE INDEX facts_run ON facts (run);
 """
-# A key's value in a run, by where it stands; ?2 is its path. A metric may be a word for what is no number.
+# A key's value in what is told of a run, by where it stands; ?2 is its path. A metric may be a word for what is no
+# number.
 FACT = {
-    "config": "json_extract(config, ?2)",
+    "config": "json_extract(job, ?2)",
     "metrics": "CASE json_type(metrics, ?2) WHEN 'integer' THEN json_extract(metrics, ?2) "
     "WHEN 'real' THEN json_extract(metrics, ?2) END",
 }
+
+
+def path_of(key: str, source: str) -> str:
+    """Where a key stands in a text of `told`."""
+    return f'$.config."{key}"' if source == "config" else f'$."{key}"'
 
 
 def place(results: Path) -> Path:
@@ -113,7 +120,8 @@ def _open(path: Path) -> sqlite3.Connection:
         with suppress(OSError):
             path.chmod(0o600)
         try:
-            # A crash may cost the file, which is made again.
+            # A crash may cost the file, which is made again. What a scan writes fits into this memory.
+            found.execute("PRAGMA cache_size = -65536")
             found.execute("PRAGMA journal_mode = WAL")
             found.execute("PRAGMA synchronous = OFF")
             version = found.execute("PRAGMA user_version").fetchone()[0]

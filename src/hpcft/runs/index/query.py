@@ -189,7 +189,11 @@ class Index:
         )
 
     def _number(self, key: str) -> int:
-        """The number of a key whose values stand by themselves; they are put there when it is asked for first."""
+        """The number of a key whose values stand by themselves; they are put there when it is asked for first.
+
+        Returns:
+            0 of what can be no key, or while another process writes.
+        """
         query = "SELECT id FROM keys WHERE name = ?"
         found = self._store.execute(query, (key,)).fetchone()
         if found is None and '"' not in key and "\0" not in key:
@@ -216,27 +220,32 @@ class Index:
         Raises:
             UsageError: a key that nothing is called, or a value that cannot be compared so.
         """
-        select = _Select(self)
-        order = select.expression(self.known(query.sort))
-        shown = {key: select.expression(self.known(key)) for key in query.show}
-        for each in query.where:
-            select.require(each)
-        columns = ", ".join(f"runs.{column}" for column in COLUMNS.values())
-        figures = "".join(f", {expression}" for expression in shown.values())
+        chosen = _Select(self)
+        order = chosen.expression(self.known(query.sort))
         way = "DESC" if query.descending else "ASC"
-        where = f" WHERE {' AND '.join(select.conditions)}" if select.conditions else ""
-        text = f"SELECT runs.id, {columns}{figures} FROM runs{select.joins}{where}"  # noqa: S608 (values are bound)
-        text += f" ORDER BY {order} IS NULL, {order} {way}, runs.root"
+        for each in query.where:
+            chosen.require(each)
+        # First which, then what of them: of the others no more is read than decides it.
+        ids = f"SELECT runs.id, {order} AS place FROM runs{chosen.joins}{chosen.where}"  # noqa: S608 (values are bound)
+        ids += f" ORDER BY {order} {way} NULLS LAST, runs.root"
         if query.limit is not None:
-            text += f" LIMIT {int(query.limit)} OFFSET {int(query.offset)}"
+            ids += f" LIMIT {int(query.limit)} OFFSET {int(query.offset)}"
+        shown = _Select(self)
+        figures = {key: shown.expression(self.known(key)) for key in query.show}
+        columns = ", ".join(["runs.id", *(f"runs.{column}" for column in COLUMNS.values()), *figures.values()])
+        text = f"SELECT {columns} FROM ({ids}) AS chosen CROSS JOIN runs ON runs.id = chosen.id{shown.joins}"  # noqa: S608
+        text += f" ORDER BY chosen.place {way} NULLS LAST, runs.root"
         found = Found()
-        names = ("id", *COLUMNS, *shown)
-        with closing(self._store.execute(text, select.values)) as rows:
+        names = ("id", *COLUMNS, *figures)
+        with closing(self._store.execute(text, [*chosen.values, *shown.values])) as rows:
             found.rows = [dict(zip(names, row, strict=True)) for row in rows]
         found.total = len(found.rows)
         if query.limit is not None:
-            count = f"SELECT count(*) FROM runs{select.joins}{where}"  # noqa: S608
-            found.total = self._store.execute(count, select.values).fetchone()[0]
+            counted = _Select(self)
+            for each in query.where:
+                counted.require(each)
+            count = f"SELECT count(*) FROM runs{counted.joins}{counted.where}"  # noqa: S608
+            found.total = self._store.execute(count, counted.values).fetchone()[0]
         return found
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -261,8 +270,13 @@ class _Select:
     def joins(self) -> str:
         """The tables beside the runs'."""
         return "".join(
-            f" LEFT JOIN facts AS {name} ON {name}.key = ? AND {name}.run = runs.id" for name in self._joined.values()
+            f" JOIN facts AS {name} ON {name}.key = ? AND {name}.run = runs.id" for name in self._joined.values()
         )
+
+    @property
+    def where(self) -> str:
+        """The conditions."""
+        return f" WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
 
     @property
     def values(self) -> list[Any]:
@@ -274,8 +288,11 @@ class _Select:
         if key in COLUMNS:
             return f"runs.{COLUMNS[key]}"
         if key not in self._joined:
+            number = self._index._number(key)
+            if not number:
+                return "NULL"
             self._joined[key] = f"f{len(self._joined)}"
-            self._of_joins.append(self._index._number(key))
+            self._of_joins.append(number)
         default = _default(key)
         inner = f"{self._joined[key]}.value"
         return inner if default is None else f"coalesce({inner}, {_literal(default)})"

@@ -38,9 +38,11 @@ CREATE INDEX runs_group ON runs (grp, done);
 CREATE TABLE told (run INTEGER PRIMARY KEY, job TEXT, metrics TEXT);
 -- Folders of runs, the results folder itself with no name, and when the list of what is in them had changed last.
 CREATE TABLE folders (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL);
--- The keys that anybody has asked for, each with its value in every run: a sort or a filter reads no more than these.
+-- The keys that anybody has asked for, each with its value in every run, NULL where it has none: a sort or a filter
+-- reads no more than these.
 CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, source TEXT NOT NULL);
 CREATE TABLE facts (key INTEGER NOT NULL, run INTEGER NOT NULL, value, PRIMARY KEY (key, run)) WITHOUT ROWID;
+CREATE INDEX facts_value ON facts (key, value);
 """
 # A key's value in what is told of a run, by where it stands; ?2 is its path. A metric may be a word for what is no
 # number.

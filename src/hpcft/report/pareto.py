@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from operator import le
+from operator import attrgetter
 from typing import Literal
 
 from hpcft.errors import UsageError
@@ -220,31 +220,38 @@ def front(points: Iterable[Point], measures: Sequence[Measure]) -> Front:
     Raises:
         UsageError: another number of measures, one twice, or two points of one name.
     """
+    # Loaded for a comparison alone: other verbs import this module for its names.
+    import numpy as np
+
     check_measures(measures)
-    points = list(points)
+    points = sorted(points, key=attrgetter("name"))
     _check_names(points)
-    left_out = {p.name: p.lacks(measures) for p in points if p.lacks(measures)}
-    costs = {p.name: costs_of(p, measures) for p in points if p.name not in left_out}
-    places = [{c: i for i, c in enumerate(sorted(set(column)))} for column in zip(*costs.values(), strict=True)]
-
-    def by_places(point: Point) -> tuple[int, str]:
-        return sum(place[c] for place, c in zip(places, costs[point.name], strict=True)), point.name
-
-    # What dominates a point has a smaller sum of places, so it stands before it; and if that one is itself
-    # dominated, then by a member, which dominates both. So each point has only the members before it to fear.
-    members: list[Point] = []
-    dominated: list[tuple[Point, str]] = []
-    for point in sorted((p for p in points if p.name in costs), key=by_places):
-        mine = costs[point.name]
-        better = next((m.name for m in members if costs[m.name] != mine and all(map(le, costs[m.name], mine))), None)
-        if better is None:
-            members.append(point)
-        else:
-            dominated.append((point, better))
+    figures = np.array([[p.values.get(m.key, math.nan) for p in points] for m in measures], dtype=float)
+    costs = figures * [[-1.0] if m.maximize else [1.0] for m in measures]
+    finite = np.isfinite(costs).all(axis=0)
+    left_out = {points[i].name: points[i].lacks(measures) for i in np.flatnonzero(~finite)}
+    whole = [points[i] for i in np.flatnonzero(finite)]
+    costs = costs[:, finite]
+    # Places order as costs do, and are compared faster.
+    ranks = [np.unique(row, return_inverse=True)[1].reshape(-1) for row in costs]
+    places = np.array(ranks, dtype=np.int32)
+    sums = places.sum(axis=0)
+    # What dominates a point has a smaller sum of places. So the first of those that are left is a member, with those
+    # that equal it, and what it dominates is not asked again.
+    left = np.argsort(sums, kind="stable")
+    places, sums = places[:, left], sums[left]
+    better = np.full(len(whole), -1)
+    while left.size:
+        reached = (places >= places[:, :1]).all(axis=0)
+        better[left[reached & (sums > sums[0])]] = left[0]
+        kept = np.flatnonzero(~reached)
+        left, places, sums = left[kept], places.take(kept, axis=1), sums[kept]
+    order = np.lexsort(costs[::-1])
+    told = list(zip(order.tolist(), better[order].tolist(), strict=True))
     return Front(
-        tuple(sorted(members, key=lambda p: (costs[p.name], p.name))),
-        tuple(sorted(dominated, key=lambda pair: (costs[pair[0].name], pair[0].name))),
-        dict(sorted(left_out.items())),
+        tuple(whole[i] for i, by in told if by < 0),
+        tuple((whole[i], whole[by].name) for i, by in told if by >= 0),
+        left_out,
     )
 
 

@@ -10,11 +10,12 @@ import typer
 
 from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, printable, say
-from hpcft.cli.pareto import find_baseline, lack, read_points, tell_left_out
+from hpcft.cli.pareto import find_baseline, lack, tell_left_out
 from hpcft.cli.texts import ending
 from hpcft.errors import HpcftError, UsageError
 from hpcft.report.lineage import lineages
 from hpcft.report.pareto import NAMES, Measure, check_comparable, check_measures, front, parse_measure, retention
+from hpcft.report.points import read_points
 from hpcft.runs.run import Run, find_runs, list_runs
 from hpcft.spec.identifiers import identifier_fault
 

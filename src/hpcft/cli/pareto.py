@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ import typer
 from hpcft.cli.complete import runs as complete_runs
 from hpcft.cli.output import as_json, grid, printable, say
 from hpcft.cli.texts import ending
-from hpcft.errors import HpcftError, UsageError
+from hpcft.errors import UsageError
 from hpcft.report.hypervolume import hypervolume
-from hpcft.report.lineage import lineages
 from hpcft.report.pareto import (
     NAMES,
     Front,
@@ -31,9 +31,10 @@ from hpcft.report.pareto import (
     ratio_title,
     retention,
 )
-from hpcft.report.points import joined_point
+from hpcft.report.points import indexed_points, read_points
 from hpcft.runs.files import explained, make_private, write_atomic, write_json
-from hpcft.runs.run import Run, find_runs, list_runs
+from hpcft.runs.index.query import Index
+from hpcft.runs.run import Run, find_runs
 from hpcft.spec.variants import VARIANTS
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -109,15 +110,17 @@ def pareto(
     json: bool = typer.Option(False, "--json", help="Print the comparison as JSON."),
 ) -> None:
     """Compare runs by several measures: which of them no other one beats."""
-    result = compare(
-        find_runs(run, results) if run else list_runs(results),
-        measure,
-        by_variant=by_variant,
-        baseline=baseline,
-        mix_hardware=mix_hardware,
-        mix_datasets=mix_datasets,
-        reference=reference or (),
-    )
+    # Nothing is looked for where runs are named.
+    with nullcontext(find_runs(run, results)) if run else Index(results) as runs:
+        result = compare(
+            runs,
+            measure,
+            by_variant=by_variant,
+            baseline=baseline,
+            mix_hardware=mix_hardware,
+            mix_datasets=mix_datasets,
+            reference=reference or (),
+        )
     if result.hypervolume is not None:
         say(f"hypervolume of the front: {result.hypervolume:.6g}")
     tell_left_out(result.left_out)
@@ -132,7 +135,7 @@ def pareto(
 
 
 def compare(
-    runs: Iterable[Run],
+    runs: Iterable[Run] | Index,
     measure: Sequence[str],
     *,
     by_variant: bool = False,
@@ -143,11 +146,17 @@ def compare(
 ) -> Comparison:
     """Compare runs by several measures; the arguments are the options of `hpcft pareto`.
 
+    Args:
+        runs: some runs, or the index of all.
+
     Raises:
         UsageError: no such measure or baseline, or runs that cannot be compared.
     """
     measures = [parse_measure(text) for text in measure]
-    points, unread = read_points(runs)
+    if isinstance(runs, Index):
+        points, unread = indexed_points(runs, [m.key for m in measures])
+    else:
+        points, unread = read_points(runs)
     # A mean may take its score from one run and its cost from another.
     counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
     check_comparable(counted, mix_hardware=mix_hardware, mix_datasets=mix_datasets)
@@ -161,24 +170,6 @@ def compare(
     if reference:
         result.hypervolume = hypervolume(found.members, measures, _worst(reference, measures))
     return result
-
-
-def read_points(runs: Iterable[Run]) -> tuple[list[Point], dict[str, str]]:
-    """One point a model, and name of a model without one → why."""
-    points: list[Point] = []
-    unread: dict[str, str] = {}
-    for lineage in lineages(runs):
-        try:
-            point = joined_point(lineage)
-        except HpcftError as error:
-            # One damaged run among many must not hide the others.
-            unread[lineage.name] = str(error).splitlines()[0]
-            continue
-        if point is None:
-            unread[lineage.name] = "no metrics yet"
-        else:
-            points.append(point)
-    return points, unread
 
 
 def lack(point: Point, keys: list[str]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from hpcft.errors import HpcftError
+from hpcft.runs.record import job_of
 from hpcft.runs.run import Run
 from hpcft.spec.kinds import ABOUT_RUNS
 
@@ -29,9 +32,60 @@ class Lineage:
     before: tuple[Run, ...] = ()
 
 
+class Link(NamedTuple):
+    """A run and the one that it works on.
+
+    Attributes:
+        place: its directory, without symbolic links.
+        name, root: of its directory, as it was asked for.
+        kind: of its job; empty where its config cannot be read.
+        parent: the place of the run that it works on.
+    """
+
+    place: str
+    name: str
+    root: str
+    kind: str
+    parent: str | None
+
+
+class Row(NamedTuple):
+    """The links of a `Lineage`."""
+
+    name: str
+    runs: tuple[Link, ...]
+    before: tuple[Link, ...]
+
+
+def link_of(run: Run) -> Link:
+    """The link of a run, by what its job says."""
+    job = _job(run)
+    root = str(run.paths.root)
+    return Link(os.path.realpath(root), run.name, root, str(job.get("kind") or ""), _parent(root, job))
+
+
+def _parent(root: str, job: Mapping[str, Any]) -> str | None:
+    of = job.get("of")
+    if not of:
+        return None
+    path, results = Path(str(of)), Path(str(job.get("results") or ""))
+    if path.is_absolute() and path.is_relative_to(results):
+        # A results folder may have been copied elsewhere since.
+        path = Path(root).parent / path.relative_to(results)
+    return os.path.realpath(path)
+
+
 def kind_of(run: Run) -> str:
     """The kind of job that a run is of; empty where its config cannot be read."""
-    return str(_configured(run, "kind") or "")
+    return str(_job(run).get("kind") or "")
+
+
+def _job(run: Run) -> Mapping[str, Any]:
+    try:
+        return job_of(run)
+    except HpcftError:
+        # Its point says what is wrong with it.
+        return {}
 
 
 def lineages(runs: Iterable[Run]) -> list[Lineage]:
@@ -43,74 +97,82 @@ def lineages(runs: Iterable[Run]) -> list[Lineage]:
     Args:
         runs: in the order of the rows; one that is given twice counts once.
     """
-    asked = {_place(run): run for run in runs}
-    known: dict[Path, Run | None] = dict(asked)
-    chains: dict[Path, list[list[Run]]] = {}
-    for run in asked.values():
-        if kind_of(run) not in ABOUT_RUNS:
-            chain = _chain(run, known)
-            chains.setdefault(_place(chain[_maker(chain)]), []).append(chain)
-    found: dict[str, Lineage] = {}
+    known: dict[str, Run] = {}
+    links: list[Link] = []
+    for run in runs:
+        links.append(link := link_of(run))
+        known[link.place] = run
+
+    def find(place: str) -> Link | None:
+        run = run_at(place)
+        if run is not None:
+            known[place] = run
+        return None if run is None else link_of(run)
+
+    return [
+        Lineage(row.name, tuple(known[a.place] for a in row.runs), tuple(known[a.place] for a in row.before))
+        for row in join(links, find)
+    ]
+
+
+def run_at(place: str) -> Run | None:
+    """The run whose directory that is, if it is there."""
+    return Run(Path(place)) if os.path.isfile(f"{place}/config.yaml") else None  # noqa: PTH113 (no to a too long name)
+
+
+def join(links: Iterable[Link], find: Callable[[str], Link | None]) -> list[Row]:
+    """The rows that the links of runs make; as `lineages`.
+
+    Args:
+        links: of the runs that were asked for.
+        find: the link of another run, by its place.
+    """
+    asked = {link.place: link for link in links}
+    known: dict[str, Link | None] = dict(asked)
+    chains: dict[str, list[list[Link]]] = {}
+    for link in asked.values():
+        if link.kind not in ABOUT_RUNS:
+            chain = [link] if link.parent is None else _chain(link, known, find)
+            chains.setdefault(chain[_maker(chain)].place, []).append(chain)
+    found: dict[str, Row] = {}
     for of_one in chains.values():
         maker = _maker(of_one[0])
-        seen: set[Path] = set()
+        seen: set[str] = set()
         for row in _rows([chain[maker:] for chain in of_one]):
-            first = next(run for run in row if _place(run) in asked.keys() - seen)
-            seen |= {_place(run) for run in row}
-            name = first.name if first.name not in found else str(first.paths.root)
-            ordered = sorted(row, key=lambda run: _MEASURING.index(k) if (k := kind_of(run)) in _MEASURING else -1)
-            found[name] = Lineage(name, tuple(ordered), tuple(reversed(of_one[0][:maker])))
+            first = next(link for link in row if link.place in asked and link.place not in seen)
+            seen |= {link.place for link in row}
+            name = first.name if first.name not in found else first.root
+            ordered = sorted(row, key=lambda link: _MEASURING.index(link.kind) if link.kind in _MEASURING else -1)
+            found[name] = Row(name, tuple(ordered), tuple(reversed(of_one[0][:maker])))
     return list(found.values())
 
 
-def _place(run: Run) -> Path:
-    return run.paths.root.resolve()
-
-
-def _chain(run: Run, known: dict[Path, Run | None]) -> list[Run]:
+def _chain(link: Link, known: dict[str, Link | None], find: Callable[[str], Link | None]) -> list[Link]:
     """The run, what it works on, what that works on, and so on: the oldest first."""
-    chain = [run]
-    while (parent := _parent(chain[0], known)) is not None and parent not in chain:
+    chain = [link]
+    while (place := chain[0].parent) is not None:
+        if place not in known:
+            known[place] = find(place)
+        parent = known[place]
+        if parent is None or parent in chain:
+            break
         chain.insert(0, parent)
     return chain
 
 
-def _maker(chain: list[Run]) -> int:
-    return max((i for i, run in enumerate(chain) if kind_of(run) not in _MEASURING), default=0)
+def _maker(chain: list[Link]) -> int:
+    return max((i for i, link in enumerate(chain) if link.kind not in _MEASURING), default=0)
 
 
-def _parent(run: Run, known: dict[Path, Run | None]) -> Run | None:
-    of = _configured(run, "of")
-    if not of:
-        return None
-    path = Path(str(of))
-    results = Path(str(_configured(run, "results") or ""))
-    if path.is_absolute() and path.is_relative_to(results):
-        # A results folder may have been copied elsewhere since.
-        path = run.paths.root.parent / path.relative_to(results)
-    path = path.resolve()
-    if path not in known:
-        known[path] = Run(path) if (path / "config.yaml").is_file() else None
-    return known[path]
-
-
-def _rows(chains: list[list[Run]]) -> list[list[Run]]:
+def _rows(chains: list[list[Link]]) -> list[list[Link]]:
     """Chains from one maker, together where no kind of job would stand twice."""
-    rows: list[list[Run]] = []
+    rows: list[list[Link]] = []
     for chain in sorted(chains, key=len, reverse=True):
         for row in rows:
-            new = [run for run in chain if run not in row]
-            if {kind_of(run) for run in new}.isdisjoint(kind_of(run) for run in row):
+            new = [link for link in chain if link not in row]
+            if {link.kind for link in new}.isdisjoint(link.kind for link in row):
                 row += new
                 break
         else:
             rows.append(list(chain))
     return rows
-
-
-def _configured(run: Run, key: str) -> object:
-    try:
-        return run.config.get(key)
-    except HpcftError:
-        # Its point says what is wrong with it.
-        return None

@@ -14,7 +14,7 @@ import yaml
 
 from hpcft.runs.events import read_log
 from hpcft.runs.paths import RunPaths
-from hpcft.runs.run import Status, read_yaml
+from hpcft.runs.run import Run, Status, read_yaml
 from hpcft.runs.submission import Submission, told_by
 
 if TYPE_CHECKING:
@@ -46,6 +46,28 @@ def _defaults() -> dict[str, Any]:
     from hpcft.spec.job import Job
 
     return flat(Job())
+
+
+def job_of(run: Run) -> dict[str, Any]:
+    """A run's job, whole: by its journal, which is read fast; by its config.yaml where the journal does not have it.
+
+    Raises:
+        DataError: the config.yaml is needed, and damaged.
+    """
+    told = Record(run.paths.root, run.journal()).intent.get("config")
+    return nested(told) if isinstance(told, dict) else run.config
+
+
+def nested(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A job by the keys of it that differ from their defaults."""
+    job: dict[str, Any] = {}
+    for key, value in (_defaults() | dict(told)).items():
+        section, mark, inner = key.partition(".")
+        if mark:
+            job.setdefault(section, {})[inner] = value
+        else:
+            job[key] = value
+    return job
 
 
 @dataclass(frozen=True)

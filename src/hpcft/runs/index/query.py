@@ -127,14 +127,14 @@ class Index:
 
     def __init__(self, results: Path, *, fresh: bool = True, path: Path | None = None) -> None:
         self.results = results
-        self._path = path or place(results)
-        if fresh or not self._path.is_file():
-            refresh(results, self._path)
+        self.path = path or place(results)
+        if fresh or not self.path.is_file():
+            refresh(results, self.path)
         try:
-            self._store = open_for_reading(self._path)
+            self._store = open_for_reading(self.path)
         except sqlite3.DatabaseError:
-            refresh(results, self._path)
-            self._store = open_for_reading(self._path)
+            refresh(results, self.path)
+            self._store = open_for_reading(self.path)
 
     def close(self) -> None:
         """Close it."""
@@ -145,6 +145,10 @@ class Index:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def ask(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows that a statement of SQL gives."""
+        return self._store.execute(statement, values).fetchall()
 
     def keys(self) -> list[str]:
         """All figures and settings that any run has."""
@@ -161,7 +165,7 @@ class Index:
             return True
         return (
             self._store.execute(
-                "SELECT 1 FROM facts WHERE key = ? AND value IS NOT NULL", (self._number(name),)
+                "SELECT 1 FROM facts WHERE key = ? AND value IS NOT NULL", (self.number(name),)
             ).fetchone()
             is not None
         )
@@ -188,7 +192,7 @@ class Index:
             hint=f"did you mean {near[0]}? hpcft query --keys lists all" if near else "hpcft query --keys lists all",
         )
 
-    def _number(self, key: str) -> int:
+    def number(self, key: str) -> int:
         """The number of a key whose values stand by themselves; they are put there when it is asked for first.
 
         Returns:
@@ -200,7 +204,7 @@ class Index:
             from hpcft.spec.keys import fields
 
             source = "config" if key in fields() else "metrics"
-            with writer(self._path) as store:
+            with writer(self.path) as store:
                 if store is not None:
                     store.execute("INSERT OR IGNORE INTO keys (name, source) VALUES (?, ?)", (key, source))
                     number = store.execute(query, (key,)).fetchone()[0]
@@ -288,7 +292,7 @@ class _Select:
         if key in COLUMNS:
             return f"runs.{COLUMNS[key]}"
         if key not in self._joined:
-            number = self._index._number(key)
+            number = self._index.number(key)
             if not number:
                 return "NULL"
             self._joined[key] = f"f{len(self._joined)}"

@@ -159,10 +159,11 @@ def _forget(store: sqlite3.Connection, numbers: Iterable[int]) -> None:
     runs = [(number,) for number in numbers]
     for table, column in (("runs", "id"), ("told", "run")):
         store.executemany(f"DELETE FROM {table} WHERE {column} = ?", runs)  # noqa: S608
-    _forget_facts(store, runs)
+    _forget_derived(store, runs)
 
 
-def _forget_facts(store: sqlite3.Connection, runs: list[tuple[int]]) -> None:
+def _forget_derived(store: sqlite3.Connection, runs: list[tuple[int]]) -> None:
+    store.executemany("DELETE FROM kept WHERE run = ?", runs)
     for (key,) in store.execute("SELECT id FROM keys").fetchall():
         store.executemany("DELETE FROM facts WHERE key = ? AND run = ?", [(key, number) for (number,) in runs])
 
@@ -191,7 +192,7 @@ def _read(store: sqlite3.Connection, results: str, changed: list[_Found]) -> Non
             store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
             # Figures are a file's text, as it is.
             store.executemany("INSERT OR REPLACE INTO told VALUES (?1, ?2, CASE WHEN json_valid(?3) THEN ?3 END)", told)
-            _forget_facts(store, numbers_read)
+            _forget_derived(store, numbers_read)
             for key, source, name in keys:
                 store.executemany(
                     f"INSERT INTO facts SELECT ?1, run, {FACT[source]} FROM told WHERE run = ?3",  # noqa: S608

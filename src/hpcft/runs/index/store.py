@@ -38,6 +38,11 @@ CREATE INDEX runs_group ON runs (grp, done);
 CREATE TABLE told (run INTEGER PRIMARY KEY, job TEXT, metrics TEXT);
 -- Folders of runs, the results folder itself with no name, and when the list of what is in them had changed last.
 CREATE TABLE folders (name TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL);
+-- What comparisons need of a run beside its figures, until it changes (index.kept).
+CREATE TABLE kept (
+  run INTEGER PRIMARY KEY, place TEXT NOT NULL, kind TEXT, parent TEXT,
+  variant TEXT, dataset TEXT, hardware TEXT, seed INTEGER, odd TEXT, trouble TEXT
+);
 -- The keys that anybody has asked for, each with its value in every run, NULL where it has none: a sort or a filter
 -- reads no more than these.
 CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, source TEXT NOT NULL);

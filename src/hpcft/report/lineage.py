@@ -133,17 +133,24 @@ def join(links: Iterable[Link], find: Callable[[str], Link | None]) -> list[Row]
     for link in asked.values():
         if link.kind not in ABOUT_RUNS:
             chain = [link] if link.parent is None else _chain(link, known, find)
-            chains.setdefault(chain[_maker(chain)].place, []).append(chain)
+            maker = chain[_maker(chain)] if len(chain) > 1 else link
+            chains.setdefault(maker.place, []).append(chain)
     found: dict[str, Row] = {}
     for of_one in chains.values():
-        maker = _maker(of_one[0])
+        if len(of_one) == 1 and len(of_one[0]) == 1:
+            # As most are.
+            (link,) = of_one[0]
+            name = link.name if link.name not in found else link.root
+            found[name] = Row(name, (link,), ())
+            continue
+        start = _maker(of_one[0])
         seen: set[str] = set()
-        for row in _rows([chain[maker:] for chain in of_one]):
+        for row in _rows([chain[start:] for chain in of_one]):
             first = next(link for link in row if link.place in asked and link.place not in seen)
             seen |= {link.place for link in row}
             name = first.name if first.name not in found else first.root
             ordered = sorted(row, key=lambda link: _MEASURING.index(link.kind) if link.kind in _MEASURING else -1)
-            found[name] = Row(name, tuple(ordered), tuple(reversed(of_one[0][:maker])))
+            found[name] = Row(name, tuple(ordered), tuple(reversed(of_one[0][:start])))
     return list(found.values())
 
 

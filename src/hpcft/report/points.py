@@ -104,9 +104,9 @@ def indexed_points(index: Index, keys: Sequence[str]) -> tuple[list[Point], dict
     """
     found: dict[str, tuple[Point | None, str | None]] = {}
     links = []
+    folder = index.results.absolute()
     for run in kept_runs(index, keys, _to_keep):
-        root = str(index.results.absolute() / run.name)
-        links.append(Link(run.kept.place, run.name, root, run.kept.kind, run.kept.parent))
+        links.append(Link(run.kept.place, run.name, f"{folder}/{run.name}", run.kept.kind, run.kept.parent))
         found[run.kept.place] = _kept_point(run, keys), run.kept.trouble
 
     def find(place: str) -> Link | None:
@@ -124,6 +124,7 @@ def indexed_points(index: Index, keys: Sequence[str]) -> tuple[list[Point], dict
 
     def joined(row: Row) -> Point | None:
         if len(row.runs) == 1 and not row.before and row.name == row.runs[0].name:
+            # It is the point of its one run.
             return point(row.runs[0])
         return join_points(row.name, map(point, row.runs), map(point, row.before))
 

@@ -60,8 +60,17 @@ def job_of(run: Run) -> dict[str, Any]:
 
 def nested(told: Mapping[str, Any]) -> dict[str, Any]:
     """A job by the keys of it that differ from their defaults."""
-    job: dict[str, Any] = {}
-    for key, value in (_defaults() | dict(told)).items():
+    job = {name: dict(value) if isinstance(value, dict) else value for name, value in _default_job().items()}
+    return _put(job, told)
+
+
+@cache
+def _default_job() -> dict[str, Any]:
+    return _put({}, _defaults())
+
+
+def _put(job: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in values.items():
         section, mark, inner = key.partition(".")
         if mark:
             job.setdefault(section, {})[inner] = value

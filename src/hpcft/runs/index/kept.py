@@ -55,7 +55,7 @@ def kept_runs(index: Index, keys: Sequence[str], read: Callable[[Path, bool], Ke
     columns = ", ".join(f"kept.{name}" for name in Kept._fields)
     rows = index.ask(
         f"SELECT runs.id, runs.folder_ns, runs.name, {columns}{values} "  # noqa: S608 (values are bound)
-        f"FROM runs LEFT JOIN kept ON kept.run = runs.id{joins} WHERE runs.grp IS NULL ORDER BY runs.name",
+        f"FROM runs LEFT JOIN kept ON kept.run = runs.id{joins} WHERE +runs.grp IS NULL ORDER BY runs.root",
         [index.number(key) for key in keys],
     )
     first, last = 3, 3 + len(Kept._fields)

@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/index.py [--runs 10000] [--rounds 5]
 
-Makes run directories as jobs leave them (settings in the journal, 40 metrics in metrics.json, nine of ten finished) on
+Makes run directories as jobs leave them (settings in the journal, 36 metrics in metrics.json, nine of ten finished) on
 this disk, then: the index made anew; brought up to date with nothing new, and after one run in a hundred has changed;
-a sort and a filter by any metric; and `hpcft ls` beside a bare Python, in turns.
+a sort and a filter by any metric; the points of a comparison and the front of 2 to 6 measures; and `hpcft ls` beside a
+bare Python, in turns, both with their bytecode. Beside the time stands the processor's, children included, since a
+busy machine makes the time longer.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from hpcft.report.pareto import Measure, front
+from hpcft.report.points import indexed_points
 from hpcft.runs.events import encode
 from hpcft.runs.index.query import Index, Query, condition
 from hpcft.runs.index.scan import refresh
@@ -60,19 +66,36 @@ def make(results: Path, count: int) -> None:
             (root / "done.json").write_text("{}")
 
 
-def timed(call: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median and largest of the rounds, in seconds."""
-    taken = []
+def timed(call: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Median and largest of the rounds, and the median of the processor's time, in seconds."""
+    taken, worked = [], []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _processor()
         call()
         taken.append(time.perf_counter() - start)
-    return statistics.median(taken), max(taken)
+        worked.append(_processor() - before)
+    return statistics.median(taken), max(taken), statistics.median(worked)
 
 
-def show(what: str, taken: tuple[float, float]) -> None:
+def _processor() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def show(what: str, taken: tuple[float, float, float]) -> None:
     """A line."""
-    print(f"{what:<58} {1e3 * taken[0]:9.1f} ms   largest {1e3 * taken[1]:.1f}")
+    print(f"{what:<58} {1e3 * taken[0]:9.1f} ms   largest {1e3 * taken[1]:.1f}   processor {1e3 * taken[2]:.1f}")
+
+
+def compare(store: Index, rounds: int) -> None:
+    """The points of all runs, and their front."""
+    for count in (2, 3, 4, 6):
+        measures = [Measure(f"train/metric_{i}", i % 2 == 0) for i in range(count)]
+        keys = [measure.key for measure in measures]
+        points, _ = indexed_points(store, keys)
+        show(f"points of {count} measures", timed(partial(indexed_points, store, keys), rounds))
+        members = len(front(points, measures).members)
+        show(f"front of {count} measures, {members} members", timed(partial(front, points, measures), rounds))
 
 
 def main() -> None:
@@ -107,7 +130,9 @@ def main() -> None:
             where = tuple(condition(text) for text in ("train/metric_3>0.5", "lora.r>=8", "variant=qlora"))
             chosen = Query(where=where, sort="train/metric_9", limit=50, show=(f1,))
             show("three conditions, sorted by another metric", timed(lambda: store.find(chosen), 4 * options.rounds))
+            compare(store, 2 * options.rounds)
         environment = os.environ | {"HPCFT_INDEX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         bare = [sys.executable, "-c", "pass"]
         ls = [str(HPCFT), "ls", "--results", str(results)]
 

@@ -153,7 +153,7 @@ def test_c37_mistakes_are_named(hpcft: Callable[..., Any], words: tuple[str, ...
 def test_looking_at_data_loads_no_model_library(project: Path) -> None:
     write("set.jsonl", ROWS)
     program = (
-        "import sys; from hpcft.cli.main import app; "
+        "import sys; from hpcft.cli.app import app; "
         "app(['data', 'validate', 'set.jsonl'], standalone_mode=False); "
         "print([m for m in ('torch', 'transformers', 'datasets', 'wandb', 'matplotlib') if m in sys.modules])"
     )

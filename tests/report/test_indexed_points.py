@@ -29,7 +29,12 @@ def make(results: Path, name: str, rng: random.Random, before: list[str]) -> Non
     home = rng.choice([results, Path("/elsewhere/results")])
     of = rng.choice([*before, "gone", name]) if rng.random() < 0.6 else None
     kind = rng.choice(KINDS)
-    job = {"kind": kind, "variant": rng.choice(["lora", "qlora", "mine"]), "results": str(home), "data.dataset": "a.csv"}
+    job = {
+        "kind": kind,
+        "variant": rng.choice(["lora", "qlora", "mine"]),
+        "results": str(home),
+        "data.dataset": "a.csv",
+    }
     job |= {"training.seed": rng.randrange(3)} | ({"of": str(home / of)} if of else {})
     tree: dict[str, Any] = {}
     for key, value in job.items():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from hpcft.cli.filters import Filters, standings, takes_filters
+from hpcft.cli.filters import takes_filters
+from hpcft.cli.listing import Filters, standings
 from hpcft.cli.output import say
 from hpcft.cli.query import write_table
 from hpcft.cli.texts import ending

@@ -7,39 +7,19 @@ import inspect
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from hpcft.cli.complete import groups, values
+from hpcft.cli.listing import STATES, Filters
+from hpcft.cli.listing import standings as standings  # the service asks by filters too
 from hpcft.errors import UsageError
 
-if TYPE_CHECKING:
-    from hpcft.cluster.poll import Poll
-    from hpcft.cluster.state import Standing
-    from hpcft.runs.index.query import Condition, Index, Query
-
-STATES = ("pending", "started", "success", "failure", "stopped", "cancelled", "unknown")
 _AGO = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which runs were asked for, as it was typed.
-
-    Attributes:
-        results: folder of the run directories.
-        conditions: that the index answers.
-        states: that only the runs and the scheduler can tell; empty: any.
-    """
-
-    results: Path
-    conditions: tuple[Condition, ...]
-    states: tuple[str, ...]
 
 
 def takes_filters(function: Callable[..., None]) -> Callable[..., None]:
@@ -187,35 +167,3 @@ def time_of(text: str, option: str = "--since", *, end: bool = False) -> float:
             f"'{text}' is no time", where=option, hint="30m, 2h, 3d, 2w, 2026-11-20 or 2026-11-20T14:00"
         ) from None
     return moment + 86400 * (end and len(text) == len("2026-11-20"))
-
-
-def standings(
-    index: Index, filters: Filters, query: Query, poll: Poll
-) -> tuple[list[Standing], dict[str, dict[str, Any]], int]:
-    """The runs that filters choose, in a query's order, with their states.
-
-    Only those are opened that are shown, or whose state decides whether they are.
-
-    Returns:
-        The standings, what the index says of each by its directory, and how many fit in all.
-    """
-    from dataclasses import replace
-
-    from hpcft.cluster.state import stand
-    from hpcft.runs.index.query import Condition
-    from hpcft.runs.record import read_record
-
-    where = [*query.where, *filters.conditions]
-    # A finished run is a success, and no other one is.
-    if set(filters.states) == {"SUCCESS"}:
-        where.append(Condition("state", "=", "SUCCESS"))
-    elif filters.states and "SUCCESS" not in filters.states:
-        where.append(Condition("state", "!=", "SUCCESS"))
-    by_state = set(filters.states) - {"SUCCESS"}
-    found = index.find(replace(query, where=tuple(where), limit=None if by_state else query.limit))
-    told = stand([read_record(filters.results / row["run"]) for row in found.rows], poll)
-    rows = {str(filters.results / row["run"]): row for row in found.rows}
-    if not by_state:
-        return told, rows, found.total
-    told = [standing for standing in told if standing.state in filters.states]
-    return told[: query.limit], rows, len(told)

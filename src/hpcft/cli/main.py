@@ -1,18 +1,12 @@
-"""The `hpcft` command. A verb's module is imported only when that verb is called, so help stays instant."""
+"""The entry of `hpcft`: a plain list of runs at once, everything else by typer, which takes longer to load."""
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
 from importlib import import_module
 from typing import Any
 
-import typer
-from typer.core import CompletionItem, TyperGroup
-
-from hpcft import __version__
-from hpcft.cli.texts import EXIT_CODES, ending
 from hpcft.errors import HpcftError, NotAllowedError
 
 # verb → the line that `hpcft --help` shows. The module is `hpcft.cli.<verb>`, a hyphen being an underscore there.
@@ -73,82 +67,6 @@ def verb_module(verb: str) -> Any:
     return import_module(f"hpcft.cli.{verb.replace('-', '_')}")
 
 
-class _Verbs(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in VERBS:
-            return None
-        return typer.main.get_command(verb_module(cmd_name).app)
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """The verbs from their table, without loading one of them, and the options."""
-        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
-        return verbs + super(TyperGroup, self).shell_complete(ctx, incomplete)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Name our option where another tool's spelling of it was typed and no option is near."""
-        try:
-            return super().invoke(ctx)
-        except typer.exceptions.TyperException as error:
-            if getattr(error, "possibilities", ...) in (None, []):
-                from hpcft.cli.job_options import flag_of
-                from hpcft.spec.keys import nearest
-
-                typed = getattr(error, "option_name", "")
-                if key := nearest(typed.lstrip("-").replace("-", "_")):
-                    # An option of other verbs: here its key has none.
-                    flag = flag_of(key)
-                    error.possibilities = [f"--set {key}=VALUE" if flag == typed else flag]  # type: ignore[attr-defined]
-            raise
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], VERBS, n=1)
-            guess = f" Did you mean '{near[0]}'?" if near else ""
-            ctx.fail(f"No such command '{args[0][:60]}'.{guess}")
-        return super().resolve_command(ctx, args)
-
-
-app = typer.Typer(
-    cls=_Verbs,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-    help="Fine-tune language models on a Slurm cluster and know which way is worth its cost.",
-    epilog=ending(
-        [
-            "hpcft submit --variant qlora --preset quickstart --cluster local --wait",
-            "hpcft help submit",
-        ],
-        EXIT_CODES,
-    ),
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"hpcft {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
-) -> None:
-    if debug:
-        os.environ["HPCFT_DEBUG"] = "1"
-
-
 def _understood(arguments: list[str]) -> list[str]:
     """`help VERB` is `VERB --help`; options with underscores, as other tools spell them, are the ones with hyphens."""
     if arguments[:1] == ["help"]:
@@ -163,6 +81,35 @@ def _understood(arguments: list[str]) -> list[str]:
     return result
 
 
+def _plain_list(arguments: list[str]) -> str | None:
+    """The results folder of an `hpcft ls` without any other option."""
+    if arguments[:1] != ["ls"] or len(arguments) not in (1, 3):
+        return None
+    if len(arguments) == 1:
+        return "results"
+    return arguments[2] if arguments[1] == "--results" and not arguments[2].startswith("-") else None
+
+
+def _call(arguments: list[str]) -> None:
+    if (results := _plain_list(arguments)) is not None:
+        from pathlib import Path
+
+        from hpcft.cli.listing import Filters, listing
+
+        listing(Filters(Path(results), (), ()))
+        return
+    from hpcft.cli.app import app
+
+    app(args=arguments, prog_name="hpcft")
+
+
+def _trace() -> None:
+    if os.environ.get("HPCFT_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
 def main() -> None:
     """Entry point: every error that a user can mend is text and an exit code, never a traceback."""
     os.umask(0o077)
@@ -171,10 +118,9 @@ def main() -> None:
 
         completion_init()
     try:
-        app(args=_understood(sys.argv[1:]), prog_name="hpcft")
+        _call(_understood(sys.argv[1:]))
     except HpcftError as error:
-        if os.environ.get("HPCFT_DEBUG"):
-            traceback.print_exc()
+        _trace()
         print(f"hpcft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -183,8 +129,7 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         # A disk that is full, a file that may not be read: where no verb has said it in words of its own.
-        if os.environ.get("HPCFT_DEBUG"):
-            traceback.print_exc()
+        _trace()
         print(f"hpcft: {error}", file=sys.stderr)
         sys.exit(NotAllowedError.exit_code)
     except UnicodeEncodeError as error:

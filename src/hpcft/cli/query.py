@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from hpcft.cli.filters import Filters, standings, takes_filters
-from hpcft.cli.ls import figure_text
+from hpcft.cli.filters import takes_filters
+from hpcft.cli.listing import Filters, figure_text, standings
 from hpcft.cli.output import as_json, grid, say
 from hpcft.cli.texts import ending
 from hpcft.errors import UsageError

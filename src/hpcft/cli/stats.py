@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from hpcft.cli.filters import Filters, standings, takes_filters
+from hpcft.cli.filters import takes_filters
+from hpcft.cli.listing import Filters, standings
 from hpcft.cli.output import as_json, table
 from hpcft.cli.texts import ending
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.queue import JobState
 from hpcft.cluster.state import Standing, duration, moment, stand
-from hpcft.runs.progress import Progress, read_progress
 from hpcft.runs.record import read_record
 from hpcft.runs.run import Run, RunState, label
+
+if TYPE_CHECKING:
+    from hpcft.runs.progress import Progress
 
 
 def look(runs: Iterable[Run], poll: Poll | None = None) -> list[Standing]:
@@ -64,6 +66,9 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
 
 def progress_of(standing: Standing) -> Progress:
     """How fast a run goes; nothing of one that does not."""
+    # A list tells no rates.
+    from hpcft.runs.progress import Progress, read_progress
+
     return read_progress(standing.record) if standing.state is RunState.STARTED else Progress()
 
 

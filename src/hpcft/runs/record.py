@@ -10,8 +10,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from hpcft.runs.events import read_log
 from hpcft.runs.paths import RunPaths
 from hpcft.runs.run import Run, Status, read_yaml
@@ -206,7 +204,7 @@ class Record:
             return {name: str(told.get(name, "")) for name in _ABOUT}
         try:
             config = read_yaml(self.root / "config.yaml")
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, ValueError):
             return {}
         if not isinstance(config, dict):
             return {}

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcft.errors import DataError, UsageError
 from hpcft.runs.events import read_log
 from hpcft.runs.files import read_fields, read_json
@@ -38,17 +36,21 @@ class RunState(enum.StrEnum):
         return self in (RunState.SUCCESS, RunState.FAILURE, RunState.STOPPED, RunState.CANCELLED)
 
 
-# Written in C where PyYAML has it: ten times as fast, and a list of runs reads many.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds, plain values only.
 
     Raises:
-        OSError, UnicodeDecodeError, yaml.YAMLError: it cannot be read.
+        OSError: it cannot be read. ValueError: it is no YAML, or no text.
     """
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 (a safe loader)
+    # Runs of today are listed without it.
+    import yaml
+
+    # Written in C where PyYAML has it: ten times as fast, and a list of old runs reads many.
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Run:
         """The job as it was submitted."""
         try:
             config = read_yaml(self.paths.config)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise DataError(f"is damaged: {error}", where=str(self.paths.config)) from error
         if not isinstance(config, dict):
             raise DataError("is damaged: it holds no mapping", where=str(self.paths.config))

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +184,8 @@ class Index:
         for name in (ALIASES.get(key, key), ALIASES.get(short, short)):
             if name and (name in COLUMNS or name in fields() or name in ALIASES.values() or self.has(name)):
                 return name
+        from difflib import get_close_matches
+
         near = get_close_matches(key, [*COLUMNS, *ALIASES, *SHORT_NAMES, *self.keys(), *fields()], n=1, cutoff=0.5)
         raise UsageError(
             f"no run has anything called '{key[:60]}'",

@@ -17,8 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcft.runs.events import checked, parse, read_log
 from hpcft.runs.index.store import FACT, path_of, place, writer
 from hpcft.runs.marks import marks
@@ -295,7 +293,7 @@ def _config(record: Record) -> dict[str, Any]:
     """The keys of a run's job that differ from their defaults, where its journal does not have them."""
     try:
         config = read_yaml(record.root / "config.yaml")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError):
         # The run is listed all the same; hpcft show tells what is wrong with the file.
         return {}
     if not isinstance(config, dict):

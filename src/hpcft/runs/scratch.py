@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -44,4 +43,7 @@ def own_folder(environ: Mapping[str, str] = os.environ) -> Path:
     except OSError:
         # No such disk on this node, or no right to write there.
         pass
+    # Rarely needed, and slow to load for a list of runs.
+    import tempfile
+
     return Path(tempfile.mkdtemp(prefix="hpcft-"))

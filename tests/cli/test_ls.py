@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,14 @@ def test_all_runs_are_listed_newest_first_those_of_groups_too(hpcft: Call, runs:
     table = hpcft("ls").out.splitlines()
     assert table[0].split()[:4] == ["run", "state", "kind", "variant"]
     assert [line.split()[0] for line in table[1:]] == ["sweep/0001", "sweep/0000", "bad", "gone", "old"]
+
+
+def test_g2_a_plain_list_is_made_without_typer_and_is_the_same(hpcft: Call, runs: None) -> None:
+    program = "import sys; sys.argv = ['hpcft', 'ls']; from hpcft.cli.main import main; main(); "
+    program += "sys.exit(sorted({'typer', 'rich'} & set(sys.modules)) or 0)"
+    plain = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout == hpcft("ls", "--limit", "50").out
 
 
 @pytest.mark.parametrize(

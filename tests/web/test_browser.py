@@ -139,7 +139,7 @@ FORM = {
 }
 
 
-def test_c5_c28_u8_a_qlora_job_from_the_form_to_success_and_found_among_ten_thousand(reader: Reader, site: Path) -> None:
+def test_c5_c28_u8_a_qlora_job_from_the_form_is_followed_and_found_among_many(reader: Reader, site: Path) -> None:
     reader.size(1200)
     reader.go("/submit")
     for key, text in FORM.items():

@@ -16,7 +16,7 @@ from hpcft.cluster.state import Standing, duration, stand
 from hpcft.errors import UsageError
 from hpcft.runs.index.query import Condition, Index, Query
 from hpcft.runs.record import read_record
-from hpcft.runs.run import label
+from hpcft.runs.run import RunState, label
 
 STATES = ("pending", "started", "success", "failure", "stopped", "cancelled", "unknown")
 SHOWN = 50
@@ -49,21 +49,45 @@ def standings(
     Returns:
         The standings, what the index says of each by its directory, and how many fit in all.
     """
-
-    where = [*query.where, *filters.conditions]
-    # A finished run is a success, and no other one is.
-    if set(filters.states) == {"SUCCESS"}:
-        where.append(Condition("state", "=", "SUCCESS"))
-    elif filters.states and "SUCCESS" not in filters.states:
-        where.append(Condition("state", "!=", "SUCCESS"))
-    by_state = set(filters.states) - {"SUCCESS"}
-    found = index.find(replace(query, where=tuple(where), limit=None if by_state else query.limit))
+    by_state = set(filters.states) - {RunState.SUCCESS}
+    found = index.find(replace(query, where=_where(filters, query), limit=None if by_state else query.limit))
     told = stand([read_record(filters.results / row["run"]) for row in found.rows], poll)
     rows = {str(filters.results / row["run"]): row for row in found.rows}
     if not by_state:
         return told, rows, found.total
     told = [standing for standing in told if standing.state in filters.states]
-    return told[: query.limit], rows, len(told)
+    last = None if query.limit is None else query.offset + query.limit
+    return told[query.offset : last], rows, len(told)
+
+
+def stated(
+    index: Index, filters: Filters, query: Query, poll: Poll
+) -> tuple[list[tuple[dict[str, Any], RunState, str]], int]:
+    """The same as rows of the index, each with its state and the words about it. A finished run is not opened: the
+    index knows all of it."""
+    if set(filters.states) - {RunState.SUCCESS}:
+        found, rows, total = standings(index, filters, query, poll)
+        return [(rows[str(s.record.root)], s.state, s.words) for s in found], total
+    answer = index.find(replace(query, where=_where(filters, query)))
+    going = [row for row in answer.rows if row["state"] != RunState.SUCCESS]
+    told = stand([read_record(filters.results / row["run"]) for row in going], poll)
+    known = {row["run"]: standing for row, standing in zip(going, told, strict=True)}
+    return [
+        (row, RunState.SUCCESS, "finished")
+        if (standing := known.get(row["run"])) is None
+        else (row, standing.state, standing.words)
+        for row in answer.rows
+    ], answer.total
+
+
+def _where(filters: Filters, query: Query) -> tuple[Condition, ...]:
+    where = (*query.where, *filters.conditions)
+    # A finished run is a success, and no other one is.
+    if set(filters.states) == {RunState.SUCCESS}:
+        return (*where, Condition("state", "=", RunState.SUCCESS))
+    if filters.states and RunState.SUCCESS not in filters.states:
+        return (*where, Condition("state", "!=", RunState.SUCCESS))
+    return where
 
 
 def listing(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import typer
 
 from hpcft.cli.filters import takes_filters
-from hpcft.cli.listing import Filters, standings
+from hpcft.cli.listing import Filters, stated
 from hpcft.cli.output import as_json, table
 from hpcft.cli.texts import ending
 
@@ -48,14 +49,14 @@ def statistics(filters: Filters) -> dict[str, Any]:
         where no run has the figure.
     """
     from hpcft.cluster.poll import Poll
-    from hpcft.cluster.state import counts
     from hpcft.runs.index.query import Index, Query
 
     with Index(filters.results) as index:
-        found, rows, total = standings(index, filters, Query(show=tuple(_FIGURES.values())), Poll())
-    chosen = [rows[str(standing.record.root)] for standing in found]
+        found, total = stated(index, filters, Query(show=tuple(_FIGURES.values())), Poll())
+    chosen = [row for row, _, _ in found]
+    states = Counter(str(state) for _, state, _ in found)
     values = {name: [float(r[key]) for r in chosen if r[key] is not None] for name, key in _FIGURES.items()}
-    told: dict[str, Any] = {"total_experiments": total, "states": counts(found)}
+    told: dict[str, Any] = {"total_experiments": total, "states": dict(states.most_common())}
     for name, numbers in values.items():
         told[f"avg_{name}"] = sum(numbers) / len(numbers) if numbers else None
     told["min_runtime"] = min(values["runtime"], default=None)

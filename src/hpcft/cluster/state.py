@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -296,8 +295,3 @@ def _process(record: Record) -> QueueInfo | None:
     if record.job_id is None or (host and host != this_host()):
         return None
     return ask_local(record.job_id)
-
-
-def counts(standings: Sequence[Standing]) -> dict[str, int]:
-    """How many there are of each state, most first."""
-    return {str(state): number for state, number in Counter(s.state for s in standings).most_common()}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcft.cli.filters import Filters, standings
+from hpcft.cli.listing import Filters, standings
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.state import Standing, stand
 from hpcft.errors import DataError

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpcft.cli.pareto import compare, document
 from hpcft.report.pareto import NAMES
-from hpcft.runs.run import list_runs
+from hpcft.runs.index.query import Index
 from hpcft.web.experiments import find
 from hpcft.web.settings import Settings
 
@@ -41,8 +41,10 @@ def router(settings: Settings) -> APIRouter:
     @router.get("/pareto")
     def pareto(asked: Annotated[Comparison, Query()]) -> dict[str, Any]:
         """Runs by several measures: which of them no other one beats."""
-        runs = [find(settings.results, key) for key in asked.run] or list_runs(settings.results)
         options = asked.model_dump(exclude={"run", "measure"})
-        return document(compare(runs, asked.measure, **options))
+        if asked.run:
+            return document(compare([find(settings.results, key) for key in asked.run], asked.measure, **options))
+        with Index(settings.results) as index:
+            return document(compare(index, asked.measure, **options))
 
     return router

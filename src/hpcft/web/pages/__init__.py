@@ -18,7 +18,7 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
         submit.router(settings),
         track.router(settings, desk),
         records.router(settings, desk),
-        pareto.router(settings),
+        pareto.router(settings, desk),
         data.router(settings),
         run.router(settings),
     ):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from hpcft.cli.pareto import lack, read_points
+from hpcft.cli.pareto import lack
 from hpcft.errors import HpcftError
 from hpcft.report.palette import group_styles
 from hpcft.report.pareto import (
@@ -26,7 +26,8 @@ from hpcft.report.pareto import (
     staircase,
 )
 from hpcft.report.pareto_picture import axis_label
-from hpcft.runs.run import list_runs
+from hpcft.report.points import indexed_points
+from hpcft.web.desk import Desk
 from hpcft.web.languages import chosen, text
 from hpcft.web.pages.render import page, pages, up
 from hpcft.web.settings import Settings
@@ -36,7 +37,7 @@ _DOMINATED = 200
 _LEFT_OUT = 20
 
 
-def router(settings: Settings) -> APIRouter:
+def router(settings: Settings, desk: Desk) -> APIRouter:
     """The page."""
     routes = pages()
 
@@ -52,7 +53,7 @@ def router(settings: Settings) -> APIRouter:
         texts = [*dict.fromkeys(measure), *(part.strip() for part in other.split(",") if part.strip())]
         about: dict[str, Any] = {"drawn": None, "error": None, "left_out": {}, "measures": [], "points": [], "more": 0}
         try:
-            about |= _found(settings, request, [parse_measure(each) for each in texts], by_variant, mix)
+            about |= _found(settings, desk, request, [parse_measure(each) for each in texts], by_variant, mix)
         except HpcftError as error:
             about["error"] = error
         return page(
@@ -72,9 +73,10 @@ def router(settings: Settings) -> APIRouter:
 
 
 def _found(
-    settings: Settings, request: Request, measures: list[Measure], by_variant: bool, mix: bool
+    settings: Settings, desk: Desk, request: Request, measures: list[Measure], by_variant: bool, mix: bool
 ) -> dict[str, Any]:
-    points, unread = read_points(list_runs(settings.results))
+    with desk.index() as index:
+        points, unread = indexed_points(index, [m.key for m in measures])
     counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
     check_comparable(counted, mix_hardware=mix, mix_datasets=mix)
     groups = {g.name: g for g in group_points(points)} if by_variant else {}

@@ -12,15 +12,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from hpcft.cli.filters import STATES, Filters, choose, standings
+from hpcft.cli.filters import choose
+from hpcft.cli.listing import STATES, Filters, stated
 from hpcft.cli.stats import statistics
 from hpcft.cluster.poll import Poll
-from hpcft.cluster.state import duration, stand
+from hpcft.cluster.state import duration
 from hpcft.errors import HpcftError, UsageError
 from hpcft.report.page import report_html
 from hpcft.runs.index import query as asking
-from hpcft.runs.index.query import Condition, Index, grouped
-from hpcft.runs.record import read_record
+from hpcft.runs.index.query import Index, grouped
 from hpcft.runs.run import RunState
 from hpcft.spec.keys import fields
 from hpcft.spec.variants import VARIANTS
@@ -72,7 +72,6 @@ class Asked(BaseModel):
 def router(settings: Settings, desk: Desk) -> APIRouter:
     """The pages."""
     routes = pages()
-    poll = Poll()
 
     @routes.get("/records")
     def records(request: Request, asked: Annotated[Asked, Query()]) -> Response:
@@ -86,7 +85,7 @@ def router(settings: Settings, desk: Desk) -> APIRouter:
         if error is None:
             try:
                 with desk.index() as index:
-                    view |= _view(settings, index, asked, descending, poll)
+                    view |= _view(settings, index, asked, descending)
             except HpcftError as wrong:
                 error = wrong
         return page(
@@ -164,7 +163,7 @@ def _words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _view(settings: Settings, index: Index, asked: Asked, descending: bool, poll: Poll) -> dict[str, Any]:
+def _view(settings: Settings, index: Index, asked: Asked, descending: bool) -> dict[str, Any]:
     filters, shown = _filters(settings, asked), _words(asked.show)
     if len(shown) > _MOST_COLUMNS:
         raise UsageError(f"more than {_MOST_COLUMNS} columns", where="show")
@@ -177,39 +176,15 @@ def _view(settings: Settings, index: Index, asked: Asked, descending: bool, poll
         told = list(grouped(found.rows, by, shown))
         return {"groups": told, "by": by, "shown": shown, "total": len(found.rows)}
     query = replace(query, limit=_A_PAGE, offset=(asked.page - 1) * _A_PAGE)
-    rows, total = _rows(settings, index, filters, query, poll)
-    return {"rows": rows, "total": total, "shown": shown}
+    rows, total = stated(index, filters, query, Poll())
+    return {"rows": [_shown(*row) for row in rows], "total": total, "shown": shown}
 
 
-def _rows(
-    settings: Settings, index: Index, filters: Filters, query: asking.Query, poll: Poll
-) -> tuple[list[dict[str, Any]], int]:
-    """Runs as the page shows them, and how many there are. A finished run is not opened: the index knows all of it."""
-    where = filters.conditions
-    if filters.states == (RunState.SUCCESS,):
-        where = (*where, Condition("state", "=", RunState.SUCCESS))
-    elif filters.states:
-        # Only the runs and the scheduler can tell.
-        found, known, total = standings(index, filters, replace(query, limit=None, offset=0), poll)
-        told = found[query.offset :][:_A_PAGE]
-        return [_shown(known[str(s.record.root)], str(s.state), s.words) for s in told], total
-    answer = index.find(replace(query, where=where))
-    going = [row for row in answer.rows if row["state"] != "SUCCESS"]
-    told = stand([read_record(settings.results / row["run"]) for row in going], poll)
-    by_run = {row["run"]: standing for row, standing in zip(going, told, strict=True)}
-    rows = []
-    for row in answer.rows:
-        standing = by_run.get(row["run"])
-        state, words = ("SUCCESS", "") if standing is None else (str(standing.state), standing.words)
-        rows.append(_shown(row, state, words))
-    return rows, answer.total
-
-
-def _shown(row: dict[str, Any], state: str, words: str) -> dict[str, Any]:
+def _shown(row: dict[str, Any], state: RunState, words: str) -> dict[str, Any]:
     return {
         **row,
-        "state": state,
-        "words": "" if state == "SUCCESS" else words,
+        "state": str(state),
+        "words": "" if state is RunState.SUCCESS else words,
         "age": duration(time.time() - float(row["created"] or 0)),
         "tags": json.loads(row["tags"] or "[]"),
     }

@@ -23,22 +23,22 @@ _LOOKED_AT = 300
 def router(settings: Settings, desk: Desk) -> APIRouter:
     """The page, and the part of it that changes."""
     routes = pages()
-    poll = Poll()
 
     @routes.get("/track")
     def track(request: Request) -> Response:
         """Runs that wait or run."""
-        return page(request, "track.html.j2", active="track", **_view(settings, desk, poll))
+        return page(request, "track.html.j2", active="track", **_view(settings, desk))
 
     @routes.get("/fragments/track")
     def part(request: Request) -> Response:
         """The table alone."""
-        return page(request, "track_table.html.j2", **_view(settings, desk, poll))
+        return page(request, "track_table.html.j2", **_view(settings, desk))
 
     return routes
 
 
-def _view(settings: Settings, desk: Desk, poll: Poll) -> dict[str, Any]:
+def _view(settings: Settings, desk: Desk) -> dict[str, Any]:
+    poll = Poll()
     with desk.index() as index:
         rows = index.find(Query((Condition("state", "!=", "SUCCESS"),), limit=_LOOKED_AT)).rows
     told = stand([read_record(settings.results / row["run"]) for row in rows], poll)

@@ -68,8 +68,7 @@ _WORDS = {
     422: "means nothing",
     503: "Slurm or a hub does not answer",
 }
-# What any route may answer. Not by FastAPI's own key, which would take the route's Content-Type, a stream's or a
-# file's.
+# What any route may answer. FastAPI's own key for it would take the route's Content-Type, a stream's or a file's.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": words, "content": {"application/json": {"schema": Error.model_json_schema()}}}
     for status, words in _WORDS.items()

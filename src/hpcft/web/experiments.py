@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,7 +156,7 @@ def task(results: Path, run_id: str) -> dict[str, Any]:
         }
         return {"status": "SUCCESS", **told}
     if state is RunState.FAILURE:
-        told["code"] = _code(standing)
+        told["code"] = _code(standing.record.root, int(time.time() // 60))
     if state.is_over:
         return {"status": "FAILURE", "error": found["words"], **told}
     # What nobody can tell now may still be either.
@@ -163,8 +164,9 @@ def task(results: Path, run_id: str) -> dict[str, Any]:
     return {"status": "STARTED" if started else "PENDING", **told}
 
 
-def _code(standing: Standing) -> str:
-    """Why a run failed, in the words of an error."""
+@lru_cache(maxsize=1000)
+def _code(root: Path, minute: int) -> str:
+    """Why a run failed, in the words of an error. Slurm is asked for it, so the answer is good for a minute."""
     from hpcft.cluster.explain import Cause, verdict_of
 
     codes = {
@@ -173,4 +175,4 @@ def _code(standing: Standing) -> str:
         Cause.TIME_LIMIT: "TIMEOUT",
         Cause.BAD_DATA: "DATA_INTEGRITY_ERROR",
     }
-    return codes.get(verdict_of(Run(standing.record.root), standing.queue).cause, "TRAINING_ERROR")
+    return codes.get(verdict_of(Run(root)).cause, "TRAINING_ERROR")

@@ -151,7 +151,7 @@ class _Watch:
     def join(self) -> asyncio.Queue[Event | None]:
         """One more follower, with the past."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_BEHIND)
-        points = Event("points", self.points[:]) if self.points else None
+        points = Event("points", list(shorter(self.points))) if self.points else None
         lines = Event("log", list(self.lines)) if self.lines else None
         for event in (self.state, points, lines, self.end):
             if event is not None:

@@ -123,6 +123,8 @@ def reader(address: str) -> Iterator[Reader]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options, ChromeService(shutil.which("chromedriver")))
     driver.set_page_load_timeout(120)
+    # The rules look at each of a hundred and forty fields.
+    driver.set_script_timeout(240)
     try:
         yield Reader(driver, address)
     finally:

@@ -150,7 +150,11 @@ def _points(rows: Iterable[tuple[str, Callable[[], Point | None]]]) -> tuple[lis
 
 def _to_keep(root: Path, has_numbers: bool) -> Kept:
     """What the index keeps of a run."""
-    run = Run(root)
+    try:
+        run = Run(root)
+    except DataError as error:
+        # Gone since the index was brought up to date.
+        return Kept(str(root), "", None, trouble=str(error).splitlines()[0])
     link = link_of(run)
     kept = Kept(link.place, link.kind, link.parent)
     try:

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from itertools import product
 
+import numpy  # noqa: F401 (front loads it, and the first example's time is limited)
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,16 @@ class Index:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Another one when the index is another: the times and sizes of its files."""
+        found: list[int] = []
+        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+            with suppress(OSError):
+                about = path.stat()
+                found += [about.st_ino, about.st_mtime_ns, about.st_size]
+        return tuple(found)
 
     def ask(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """The rows that a statement of SQL gives."""

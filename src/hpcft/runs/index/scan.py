@@ -87,8 +87,8 @@ _KNOWN = "SELECT root, id, done, folder_ns, status_ns, client_ns FROM runs"
 
 
 def _refresh(store: sqlite3.Connection, results: str) -> Refreshed:
-    before = dict(store.execute("SELECT name, changed_ns FROM folders"))
-    before.setdefault("", 0)
+    kept = dict(store.execute("SELECT name, changed_ns FROM folders"))
+    before = {"": 0, **kept}
     after: dict[str, int] = {}
     changed: list[_Found] = []
     gone: list[int] = []
@@ -120,8 +120,11 @@ def _refresh(store: sqlite3.Connection, results: str) -> Refreshed:
     _read(store, results, changed)
     # What has changed just now may change again within the file system's unit of time: it is looked at once more.
     settled = time.time_ns() - _UNSETTLED_NS
-    store.execute("DELETE FROM folders")
-    store.executemany("INSERT INTO folders VALUES (?, ?)", [(n, ns if ns < settled else 0) for n, ns in after.items()])
+    seen = {name: ns if ns < settled else 0 for name, ns in after.items()}
+    if seen != kept:
+        # Where nothing is new nothing is written, so that who keeps an answer knows it by the file.
+        store.execute("DELETE FROM folders")
+        store.executemany("INSERT INTO folders VALUES (?, ?)", list(seen.items()))
     runs = store.execute("SELECT count(*) FROM runs").fetchone()[0]
     return Refreshed(runs, len(changed), len(gone))
 

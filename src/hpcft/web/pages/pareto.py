@@ -16,6 +16,7 @@ from hpcft.report.palette import group_styles
 from hpcft.report.pareto import (
     NAMES,
     Front,
+    Group,
     Measure,
     Point,
     check_comparable,
@@ -27,6 +28,7 @@ from hpcft.report.pareto import (
 )
 from hpcft.report.pareto_picture import axis_label
 from hpcft.report.points import indexed_points
+from hpcft.runs.index.query import Index
 from hpcft.web.desk import Desk
 from hpcft.web.languages import chosen, text
 from hpcft.web.pages.render import page, pages, up
@@ -76,13 +78,8 @@ def _found(
     settings: Settings, desk: Desk, request: Request, measures: list[Measure], by_variant: bool, mix: bool
 ) -> dict[str, Any]:
     with desk.index() as index:
-        points, unread = indexed_points(index, [m.key for m in measures])
-    counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
-    check_comparable(counted, mix_hardware=mix, mix_datasets=mix)
-    groups = {g.name: g for g in group_points(points)} if by_variant else {}
-    compared = [g.point for g in groups.values()] if by_variant else points
-    found = front(compared, measures)
-    lacking = {p.name: lack(p, found.left_out[p.name]) for p in compared if p.name in found.left_out}
+        asked = (*measures, by_variant, mix)
+        found, groups, left_out = desk.kept(asked, index, lambda: _compared(index, measures, by_variant, mix))
     shown, more = _thinned(found)
     lang = chosen(request)
     better = {p.name: by for p, by in found.dominated}
@@ -108,7 +105,6 @@ def _found(
     # Where no other point is better in two measures, one of the whole front's members stands.
     stairs = {f"{x.key} {y.key}": staircase(found.members, x, y) for x, y in permutations(measures, 2)}
     styles = {group: {"color": style.color, "shape": style.shape} for group, style in looks.items()}
-    left_out = unread | lacking
     return {
         "drawn": {"measures": named, "styles": styles, "points": rows, "stairs": stairs} if rows else None,
         "measures": named,
@@ -123,6 +119,19 @@ def _run(point: Point, results: Path) -> str:
     """The run that a point is named after; of several of one name by their paths."""
     path = Path(point.name)
     return str(path.relative_to(results)) if path.is_absolute() and path.is_relative_to(results) else point.name
+
+
+def _compared(
+    index: Index, measures: list[Measure], by_variant: bool, mix: bool
+) -> tuple[Front, dict[str, Group], dict[str, str]]:
+    """The front, the groups that its points are means of, and which runs are left out, and why."""
+    points, unread = indexed_points(index, [m.key for m in measures])
+    counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
+    check_comparable(counted, mix_hardware=mix, mix_datasets=mix)
+    groups = {g.name: g for g in group_points(points)} if by_variant else {}
+    found = front([g.point for g in groups.values()] if by_variant else points, measures)
+    known = {p.name: p for p in points} | {name: g.point for name, g in groups.items()}
+    return found, groups, unread | {name: lack(known[name], keys) for name, keys in found.left_out.items()}
 
 
 def _thinned(found: Front) -> tuple[list[Point], int]:

@@ -6,14 +6,14 @@ import json
 import time
 from dataclasses import replace
 from typing import Annotated, Any, get_args
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpcft.cli.filters import choose
-from hpcft.cli.listing import STATES, Filters, stated
+from hpcft.cli.listing import STATES, Filters, figure_text, stated
 from hpcft.cli.stats import statistics
 from hpcft.cluster.poll import Poll
 from hpcft.cluster.state import duration
@@ -26,7 +26,7 @@ from hpcft.spec.keys import fields
 from hpcft.spec.variants import VARIANTS
 from hpcft.web.desk import Desk
 from hpcft.web.experiments import find
-from hpcft.web.languages import chosen
+from hpcft.web.languages import chosen, text
 from hpcft.web.pages.render import own_file, page, pages
 from hpcft.web.settings import Settings
 
@@ -79,6 +79,7 @@ def router(settings: Settings, desk: Desk) -> APIRouter:
         return _records(request, asked)
 
     def _records(request: Request, asked: Asked, error: HpcftError | None = None) -> Response:
+        lang = chosen(request)
         # An unticked box is not sent, so the first look has the newest on top and says so in its form.
         descending = asked.desc if "sort" in request.query_params else True
         view: dict[str, Any] = {"rows": [], "groups": None, "total": 0, "shown": [], "by": []}
@@ -101,7 +102,8 @@ def router(settings: Settings, desk: Desk) -> APIRouter:
             kinds=get_args(fields()["kind"].annotation),
             states=[state.upper() for state in STATES],
             last=max(1, -(-view["total"] // _A_PAGE)),
-            most=_MOST_COMPARED,
+            choose=text("choose", lang, name="{name}"),
+            state_words={str(state): text(str(state), lang) for state in RunState},
             error=error,
             **view,
         )
@@ -177,14 +179,16 @@ def _view(settings: Settings, index: Index, asked: Asked, descending: bool) -> d
         return {"groups": told, "by": by, "shown": shown, "total": len(found.rows)}
     query = replace(query, limit=_A_PAGE, offset=(asked.page - 1) * _A_PAGE)
     rows, total = stated(index, filters, query, Poll())
-    return {"rows": [_shown(*row) for row in rows], "total": total, "shown": shown}
+    return {"rows": [_shown(*row, ["loss", *shown]) for row in rows], "total": total, "shown": shown}
 
 
-def _shown(row: dict[str, Any], state: RunState, words: str) -> dict[str, Any]:
+def _shown(row: dict[str, Any], state: RunState, words: str, figures: list[str]) -> dict[str, Any]:
     return {
         **row,
         "state": str(state),
         "words": "" if state is RunState.SUCCESS else words,
+        "address": quote(row["run"]),
+        "figures": [figure_text(row[key]) for key in figures],
         "age": duration(time.time() - float(row["created"] or 0)),
         "tags": json.loads(row["tags"] or "[]"),
     }

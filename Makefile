@@ -35,6 +35,7 @@ test: check ## install what the tests need, and run them
 	$(PYTEST) $(SHARED_OUT)
 
 test-all: test ## the tests, then the slow drills and matrices, one at a time
+	sh tests/slurm/install.sh chromium chromium-driver
 	$(PYTEST) -m slow
 
 lock: ## resolve again, newest versions within the bounds

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Install what a test cluster (cluster.py) and the tests of completion need on Debian or Ubuntu; does nothing when
-# all of it is there.
+# Install what a test cluster (cluster.py) and the tests of completion need on Debian or Ubuntu, and the packages that
+# are named; does nothing when all of it is there.
 # Run as root. No system service is started: the cluster runs daemons of its own.
 set -eu
 
-packages="slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core mariadb-client-core zsh fish"
+packages="slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core mariadb-client-core zsh fish $*"
 
 fail() {
     echo "install.sh: $*" >&2

@@ -22,6 +22,7 @@ class Slurm:
         self.now = START
         self.queue: dict[str, str] = {}
         self.accounting: dict[str, str] = {}
+        self.expected: dict[str, str] = {}
         self.queue_error = ""
         self.accounting_error = ""
         self.calls: list[tuple[float, str]] = []
@@ -37,7 +38,9 @@ class Slurm:
         if error:
             return Answer(1, "", f"{command[0]}: error: {error}\n")
         third = "None" if command[0] == "squeue" else "0:0"
-        lines = [f"{job}|{state}|{third}|N/A|N/A|N/A||run.k{job}" for job, state in table.items()]
+        lines = [
+            f"{job}|{state}|{third}|{self.expected.get(job, 'N/A')}|N/A|N/A||run.k{job}" for job, state in table.items()
+        ]
         if command[0] == "sacct":
             wanted = command[-1].partition("=")[2].split(",")
             lines = [line for line in lines if line.partition("|")[0] in wanted]
@@ -255,3 +258,12 @@ def test_two_clusters_of_one_home_do_not_share_an_answer(monkeypatch: pytest.Mon
         monkeypatch.setenv("SLURM_CONF", str(tmp_path / f"{name}.conf"))
         keys.add(cluster_key())
     assert len(keys) == 2
+
+
+def test_a_waiting_job_has_a_place_among_the_user_s_own(slurm: Slurm, poll: Callable[[], Poll]) -> None:
+    slurm.queue = {"1": "RUNNING", "2": "PENDING", "3": "PENDING", "4": "PENDING"}
+    slurm.expected = {"3": "2026-11-30T10:00:00", "4": "2026-11-30T09:00:00"}
+    one = poll()
+    one.look(["2"])
+    assert [one.place(job) for job in ("4", "3", "2")] == [(1, 3), (2, 3), (3, 3)]
+    assert one.place("1") is one.place("9") is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -152,6 +153,19 @@ class Poll:
     def by_key(self, key: str) -> QueueInfo | None:
         """The job whose name ends with a run's id: of a run whose job's number is not known."""
         return self._queued.by_key(key)
+
+    def place(self, job_id: str) -> tuple[int, int] | None:
+        """Which of the user's waiting jobs it is, by expected start and then by age, from 1; and how many wait. What
+        other users wait for is not asked.
+
+        Returns:
+            None of a job that does not wait.
+        """
+        waiting = [job for row in self._queued if (job := self._queued.get(row)) and job.state is JobState.PENDING]
+        waiting.sort(key=lambda job: (job.start or math.inf, job.submit or math.inf))
+        places = [job.job_id for job in waiting]
+        row = self._queued.row(job_id)
+        return (places.index(row) + 1, len(places)) if row in places else None
 
     def _due(self, wanted: list[str], urgent: bool) -> bool:
         known, now = self._known, self._clock()

@@ -157,6 +157,7 @@ def _state(settings: Settings, run: Run) -> dict[str, Any]:
         "run_name": told["name"],
         "is_over": standing.state.is_over,
         "steps": _steps(standing.state),
+        "place": poll.place(run.job_id or "") if standing.state is RunState.PENDING else None,
         "verdict": verdict,
         "attempts": attempt_rows(run, standing),
         "age": duration(time.time() - began),

@@ -3,21 +3,24 @@
     python -m hpcft.worker RUN_DIRECTORY
 
 Exit codes: 0 finished (also when an earlier attempt had finished), 75 stopped on request with everything saved,
-78 the job cannot be run as it is, 65 bad data, 69 something it needs does not answer, 1 anything else.
+78 the job cannot be run as it is, 65 bad data, 69 something it needs does not answer, 77 no access
+or no room, 1 anything else.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcft.errors import HpcftError, SecondAttemptError, TryAgainError
+from hpcft.errors import HpcftError, NotAllowedError, SecondAttemptError, TryAgainError
 from hpcft.runs.attempt import Attempt
 from hpcft.runs.files import write_json
 from hpcft.runs.paths import RunPaths
@@ -116,18 +119,25 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)
         return error.exit_code
     except Exception as error:
-        code = error.exit_code if isinstance(error, HpcftError) else 1
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        code = error.exit_code if isinstance(error, HpcftError) else NotAllowedError.exit_code if full else 1
         reason = str(error) if isinstance(error, HpcftError) else f"{type(error).__name__}: {error}"
         log.error("failed with exit code %d: %s", code, reason)
         if not isinstance(error, HpcftError):
             traceback.print_exc()
-        if recorder is not None:
-            recorder.event("failed", code=code, reason=reason, traceback=traceback.format_exc())
-            recorder.status("failed", message=reason)
-            _stop_tracking(recorder, paths, None, exit_code=code)
-        elif _first_rank_guess():
-            # Failed before the attempt had a folder: the heartbeat alone can still say why.
-            write_json(paths.status, {"state": "failed", "attempt": 0, "message": reason, "time": time.time()})
+        # A full disk takes no last words; then the exit code alone says why.
+        with suppress(HpcftError, OSError):
+            if recorder is not None:
+                recorder.event("failed", code=code, reason=reason, traceback=traceback.format_exc())
+                recorder.status("failed", message=reason)
+                _stop_tracking(recorder, paths, None, exit_code=code)
+            elif _first_rank_guess():
+                # Failed before the attempt had a folder: the heartbeat alone can still say why.
+                write_json(paths.status, {"state": "failed", "attempt": 0, "message": reason, "time": time.time()})
+        with suppress(HpcftError, OSError):
+            if recorder is not None:
+                recorder.close()
+        recorder = None
         return code
     finally:
         if recorder is not None:

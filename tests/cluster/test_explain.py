@@ -306,6 +306,8 @@ class TestWhatSlurmSays:
             ("FAILED", "0:53", Cause.NO_ACCESS),
             ("FAILED", "75:0", Cause.STOPPED),
             ("FAILED", "78:0", Cause.BAD_CONFIG),
+            ("FAILED", "77:0", Cause.DISK_FULL),
+            ("FAILED", "120:0", Cause.DISK_FULL),
             ("FAILED", "0:9", Cause.KILLED),
             ("FAILED", "1:0", Cause.UNKNOWN),
             ("COMPLETED", "0:0", Cause.UNKNOWN),

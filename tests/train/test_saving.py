@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from support.forked import ask_to_stop, at_micro_batch, at_the_end, kill, work
@@ -106,6 +107,16 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(jobs: Worker, t
         assert {e["left"] for e in failed} == {"checkpoint-2"}
     finally:
         subprocess.run(["umount", "-l", str(run.paths.checkpoints)], check=True)
+
+
+def test_a_disk_without_room_for_the_last_words_is_told_by_the_exit_code(jobs: Worker) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise NotAllowedError("cannot write the log: no space left on the file system")
+
+    def full() -> None:
+        patch.object(EventLog, "append", no_room).start()
+
+    assert work(make(jobs, "no-words"), before=at_micro_batch(2, full)) == 77
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "rng_state.pth", "manifest.json"])

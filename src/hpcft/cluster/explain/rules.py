@@ -131,6 +131,9 @@ RULES: tuple[Rule, ...] = (
     _rule(Cause.STOPPED, 3, r"ExitCode=75:0", Kind.FACTS),
     _rule(Cause.BAD_CONFIG, 3, r"ExitCode=78:0", Kind.FACTS),
     _rule(Cause.BAD_DATA, 3, r"ExitCode=65:0", Kind.FACTS),
+    # Who may not write says so. 77 without a word, or 120, Python's own when its last words do not leave: they found no
+    # room.
+    _rule(Cause.DISK_FULL, 3, r"ExitCode=(?:77|120):0", Kind.FACTS),
     _rule(Cause.KILLED, 3, r"ExitCode=0:(?:9|11|7|4)\b", Kind.FACTS),
 )
 

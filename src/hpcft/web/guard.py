@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 COOKIE = "hpcft_session"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -149,8 +149,8 @@ class Guard:
         if session is None:
             return False
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        path = scope["path"] if scope["path"].startswith("/") and not scope["path"].startswith("//") else "/"
-        target = path + (f"?{rest}" if rest else "")
+        # Where it was asked for, whatever a proxy has put before it, and nowhere else.
+        target = "./" + quote(scope["path"].rpartition("/")[2]) + (f"?{rest}" if rest else "")
         # Strict: a request that another site causes does not carry it.
         given = f"{COOKIE}={session}; HttpOnly; SameSite=Strict; Path={scope.get('root_path') or '/'}"
         location = [(b"location", target.encode("ascii", "ignore")), (b"set-cookie", given.encode())]

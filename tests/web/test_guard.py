@@ -123,7 +123,7 @@ def test_a_proxy_s_name_is_taken_when_it_is_named(project: Path) -> None:
 
 
 def test_every_answer_forbids_frames_scripts_and_guessing(client: TestClient) -> None:
-    for method, path in [*routes(), *PAGES]:
+    for method, path in [*routes(), *(page for page in PAGES if page[0] == "GET")]:
         for headers in ({}, {"host": "evil.example"}):
             answer = client.request(method, path, headers=headers)
             assert "default-src 'none'" in answer.headers["content-security-policy"]

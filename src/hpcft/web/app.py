@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.middleware.gzip import GZipMiddleware
 
 from hpcft import __version__
 from hpcft.web.api import PREFIX, add_api
@@ -28,6 +27,4 @@ def create_app(settings: Settings, access: Access) -> Guard:
     handle(app)
     add_api(app, settings)
     add_pages(app, settings)
-    # A form of all settings is mostly the same words. Events are not held back for it.
-    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
     return Guard(app, access)

@@ -22,11 +22,7 @@ COOKIE = "hpcft_session"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    ),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"x-content-type-options", b"nosniff"),
     # With no-referrer a form's own page would be hidden from the check of Origin.
     (b"referrer-policy", b"same-origin"),
@@ -101,8 +97,7 @@ class Guard:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                # A file of a run, and a report that is one file, have a policy of their own, and what never
-                # changes may be kept.
+                # A page and a file of a run have a policy of their own, and what never changes may be kept.
                 given = list(message.get("headers", []))
                 named = {name.lower() for name, _ in given}
                 message = {**message, "headers": [*given, *(pair for pair in _HEADERS if pair[0] not in named)]}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
 from hpcft.web.desk import Desk
 from hpcft.web.pages import data, pareto, records, run, submit, track
-from hpcft.web.pages.render import static_answer
+from hpcft.web.pages.render import pages, static_answer
 from hpcft.web.settings import Settings
 
 
@@ -23,13 +23,20 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
         run.router(settings),
     ):
         app.include_router(routes, include_in_schema=False)
+    app.include_router(_others(), include_in_schema=False)
 
-    @app.get("/", include_in_schema=False)
+
+def _others() -> APIRouter:
+    routes = pages()
+
+    @routes.get("/")
     def first(request: Request) -> Response:
         """The page to begin with."""
         return RedirectResponse("records", 303)
 
-    @app.get("/static/{name}", include_in_schema=False)
+    @routes.get("/static/{name}")
     def static(name: str) -> Response:
         """What pages load."""
         return static_answer(name)
+
+    return routes

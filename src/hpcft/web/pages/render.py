@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Callable, Coroutine
 from functools import cache
@@ -23,8 +24,13 @@ from hpcft.web.errors import BY_EXIT_CODE, Missing, NoExperiment
 from hpcft.web.languages import LANGUAGES, chosen, text
 
 _HERE = files("hpcft.web")
+_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
 # What a page of its own may load: nothing but what its meta element names by a digest besides.
-OWN_FILE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+OWN_FILE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+OWN_FILE += "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 # Name → the files that it is put together from.
 _STATIC = {
     "style.css": (template.FOLDER / "base.css", template.FOLDER / "report.css", _HERE / "static/pages.css"),
@@ -33,6 +39,8 @@ _STATIC = {
     "icon.svg": (_HERE / "static/icon.svg",),
 }
 _YEAR_S = 31_536_000
+# Bytes from which packing pays.
+_WORTH = 2000
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -109,7 +117,7 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLR
             **values,
         )
     )
-    answer = HTMLResponse(content, status)
+    answer = HTMLResponse(content, status, {"content-security-policy": _PAGE})
     if request.query_params.get("lang") in LANGUAGES:
         answer.set_cookie(
             "hpcft_lang",
@@ -127,6 +135,16 @@ def own_file(content: str) -> HTMLResponse:
     return HTMLResponse(content, headers={"content-security-policy": OWN_FILE})
 
 
+def _light(request: Request, answer: Response) -> Response:
+    """The answer packed, where the browser takes it: a form of all settings is mostly the same words."""
+    if len(answer.body) >= _WORTH and "gzip" in request.headers.get("accept-encoding", ""):
+        answer.body = gzip.compress(answer.body, 4, mtime=0)
+        answer.headers["content-encoding"] = "gzip"
+        answer.headers["content-length"] = str(len(answer.body))
+    answer.headers["vary"] = "accept-encoding"
+    return answer
+
+
 class PageRoute(APIRoute):
     """A route whose errors are pages too."""
 
@@ -134,7 +152,7 @@ class PageRoute(APIRoute):
         """The handler, with errors as a page."""
         handler = super().get_route_handler()
 
-        async def handle(request: Request) -> Response:
+        async def told(request: Request) -> Response:
             try:
                 return await handler(request)
             except RequestValidationError as error:
@@ -148,6 +166,9 @@ class PageRoute(APIRoute):
                 return page(
                     request, "error.html.j2", BY_EXIT_CODE.get(error.exit_code, (500, ""))[0], active="", error=error
                 )
+
+        async def handle(request: Request) -> Response:
+            return _light(request, await told(request))
 
         return handle
 

@@ -208,7 +208,6 @@ def test_s1_no_text_in_any_field_is_a_server_error(client: TestClient, text: str
 @pytest.mark.parametrize(
     "path",
     [
-        "..%2f",
         "../../etc/passwd",
         "%2e%2e/%2e%2e/etc/passwd",
         "..%2f..%2fetc%2fpasswd",

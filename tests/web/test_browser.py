@@ -146,6 +146,7 @@ def test_c5_c28_u8_a_qlora_job_from_the_form_is_followed_and_found_among_many(re
     reader.go("/submit")
     for key, text in FORM.items():
         reader.type(key, text)
+    reader.wait(lambda: reader.one("#data\\.dataset").get_attribute("placeholder") == "quickstart")
     # While it is typed, what is wrong is told beside its field.
     reader.type("lora.r", "0")
     reader.wait(lambda: reader.one("#lora\\.r").get_attribute("aria-invalid") == "true")

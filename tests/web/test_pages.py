@@ -210,8 +210,7 @@ def test_c11_the_form_has_every_setting_of_a_training_job(client: TestClient) ->
 def test_c11_what_is_wrong_is_told_at_its_field_while_it_is_typed(
     client: TestClient, given: dict[str, str], key: str
 ) -> None:
-    told = client.post("/submit/check", data=given).json()
-    assert set(told) == {key}
+    assert set(client.post("/submit/check", data=given).json()["problems"]) == {key}
     answer = client.post("/submit", data=given | {"do": "submit"})
     assert answer.status_code == 422
     page = Page(answer.text)
@@ -222,7 +221,18 @@ def test_c11_what_is_wrong_is_told_at_its_field_while_it_is_typed(
 
 
 def test_c11_a_right_form_has_nothing_wrong(client: TestClient) -> None:
-    assert client.post("/submit/check", data={"lora.r": "16", "preset": "quickstart", "cluster": "local"}).json() == {}
+    told = client.post("/submit/check", data={"lora.r": "16", "cluster": "local"}).json()
+    assert told == {"problems": {}, "defaults": {}}
+
+
+def test_c11_what_a_preset_says_stands_in_the_empty_fields(client: TestClient) -> None:
+    told = client.post("/submit/check", data={"preset": "quickstart"}).json()
+    assert told["problems"] == {}
+    assert (told["defaults"]["data.dataset"], told["defaults"]["lora.r"]) == ("quickstart", "16")
+    # A wrong field keeps the form, with what its preset says.
+    page = Page(client.post("/submit", data={"preset": "quickstart", "lora.lora_dropout": "2", "do": "preview"}).text)
+    shown = {a["name"]: a["placeholder"] for a in page.all("input") if "placeholder" in a}
+    assert (shown["data.dataset"], shown["lora.r"], shown["data.validation"]) == ("quickstart", "16", "")
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"a", b"name=a&name=b", b"luck=1", b"x=" + b"y" * 300_000])

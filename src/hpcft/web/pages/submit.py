@@ -41,9 +41,11 @@ def router(settings: Settings) -> APIRouter:
 
     @routes.post("/submit/check")
     async def checked(request: Request) -> Response:
-        """What is wrong with the form as it stands: key → message."""
+        """What is wrong with the form as it stands, and what its empty fields stand for where a preset says so: both
+        by key."""
         given = await sent(request)
-        return JSONResponse(await run_in_threadpool(_problems, config_of(given)))
+        problems = await run_in_threadpool(_problems, config_of(given))
+        return JSONResponse({"problems": problems, "defaults": _defaults(given)})
 
     return routes
 
@@ -66,6 +68,16 @@ def _answer(request: Request, settings: Settings, given: dict[str, str]) -> Resp
     if preview:
         return _form(request, given, previewed=told)
     return RedirectResponse(f"{up(request)}runs/{told['run']}", 303)
+
+
+def _defaults(given: dict[str, str]) -> dict[str, str]:
+    """What the chosen preset says, as the form's texts."""
+    try:
+        path = assets.find("jobs", given.get("preset", ""), what="preset", option="preset")
+        return as_texts({key: value for key, (value, _) in yaml_layer(path).values.items()})
+    except HpcftError:
+        # There is none, or none of this name, which is told at its field.
+        return {}
 
 
 def _problems(config: dict[str, Any]) -> dict[str, str]:
@@ -102,6 +114,7 @@ def _form(
         presets=assets.names("jobs"),
         clusters=assets.names("hpc"),
         given=given,
+        defaults=_defaults(given),
         problems=problems or {},
         previewed=previewed,
         error=error,

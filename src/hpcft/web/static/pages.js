@@ -62,12 +62,17 @@ if (form) {
   let waiting = 0, marked = [];
   const check = async () => {
     const body = new URLSearchParams(new FormData(form));
-    let wrong;
+    let told;
     try {
       const answer = await fetch(form.dataset.check, { method: "POST", body });
       if (!answer.ok) return;
-      wrong = await answer.json();
+      told = await answer.json();
     } catch { return; }
+    const wrong = told.problems;
+    for (const own of form.querySelectorAll("[data-own]")) {
+      const field = own.closest("select") || own, value = told.defaults[field.name] ?? own.dataset.own;
+      if (field === own) own.placeholder = value; else own.textContent = `(${value})`;
+    }
     for (const key of marked) mark(key, "");
     marked = Object.keys(wrong);
     for (const key of marked) mark(key, wrong[key]);

@@ -10,25 +10,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from hpcft.cli.pareto import lack
+from hpcft.cli.pareto import Comparison, compare
 from hpcft.errors import HpcftError
 from hpcft.report.palette import group_styles
-from hpcft.report.pareto import (
-    NAMES,
-    Front,
-    Group,
-    Measure,
-    Point,
-    check_comparable,
-    figure,
-    front,
-    group_points,
-    parse_measure,
-    staircase,
-)
+from hpcft.report.pareto import NAMES, Front, Point, figure, staircase
 from hpcft.report.pareto_picture import axis_label
-from hpcft.report.points import indexed_points
-from hpcft.runs.index.query import Index
 from hpcft.web.desk import Desk
 from hpcft.web.languages import chosen, text
 from hpcft.web.pages.render import page, pages, up
@@ -55,7 +41,7 @@ def router(settings: Settings, desk: Desk) -> APIRouter:
         texts = [*dict.fromkeys(measure), *(part.strip() for part in other.split(",") if part.strip())]
         about: dict[str, Any] = {"drawn": None, "error": None, "left_out": {}, "measures": [], "points": [], "more": 0}
         try:
-            about |= _found(settings, desk, request, [parse_measure(each) for each in texts], by_variant, mix)
+            about |= _found(settings, desk, request, texts, by_variant, mix)
         except HpcftError as error:
             about["error"] = error
         return page(
@@ -75,14 +61,18 @@ def router(settings: Settings, desk: Desk) -> APIRouter:
 
 
 def _found(
-    settings: Settings, desk: Desk, request: Request, measures: list[Measure], by_variant: bool, mix: bool
+    settings: Settings, desk: Desk, request: Request, asked: list[str], by_variant: bool, mix: bool
 ) -> dict[str, Any]:
     with desk.index() as index:
-        asked = (*measures, by_variant, mix)
-        found, groups, left_out = desk.kept(asked, index, lambda: _compared(index, measures, by_variant, mix))
-    shown, more = _thinned(found)
+
+        def compared() -> Comparison:
+            return compare(index, asked, by_variant=by_variant, mix_hardware=mix, mix_datasets=mix)
+
+        comparison = desk.kept((*asked, by_variant, mix), index, compared)
+    measures, groups, left_out = comparison.measures, comparison.groups, comparison.left_out
+    shown, more = _thinned(comparison.front)
     lang = chosen(request)
-    better = {p.name: by for p, by in found.dominated}
+    better = comparison.dominated_by
 
     def verdict(point: Point) -> str:
         name = better.get(point.name)
@@ -103,7 +93,7 @@ def _found(
     ]
     named = [{"key": m.key, "label": m.label, "axis": axis_label(m)} for m in measures]
     # Where no other point is better in two measures, one of the whole front's members stands.
-    stairs = {f"{x.key} {y.key}": staircase(found.members, x, y) for x, y in permutations(measures, 2)}
+    stairs = {f"{x.key} {y.key}": staircase(comparison.front.members, x, y) for x, y in permutations(measures, 2)}
     styles = {group: {"color": style.color, "shape": style.shape} for group, style in looks.items()}
     return {
         "drawn": {"measures": named, "styles": styles, "points": rows, "stairs": stairs} if rows else None,
@@ -119,19 +109,6 @@ def _run(point: Point, results: Path) -> str:
     """The run that a point is named after; of several of one name by their paths."""
     path = Path(point.name)
     return str(path.relative_to(results)) if path.is_absolute() and path.is_relative_to(results) else point.name
-
-
-def _compared(
-    index: Index, measures: list[Measure], by_variant: bool, mix: bool
-) -> tuple[Front, dict[str, Group], dict[str, str]]:
-    """The front, the groups that its points are means of, and which runs are left out, and why."""
-    points, unread = indexed_points(index, [m.key for m in measures])
-    counted = [p for p in points if len(p.lacks(measures)) < (len(measures) if by_variant else 1)]
-    check_comparable(counted, mix_hardware=mix, mix_datasets=mix)
-    groups = {g.name: g for g in group_points(points)} if by_variant else {}
-    found = front([g.point for g in groups.values()] if by_variant else points, measures)
-    known = {p.name: p for p in points} | {name: g.point for name, g in groups.items()}
-    return found, groups, unread | {name: lack(known[name], keys) for name, keys in found.left_out.items()}
 
 
 def _thinned(found: Front) -> tuple[list[Point], int]:

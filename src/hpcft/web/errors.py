@@ -20,6 +20,7 @@ from hpcft.errors import (
     UnavailableError,
     UsageError,
 )
+from hpcft.web.languages import preferred
 
 _STATUS: dict[type[HpcftError], tuple[int, str]] = {
     UsageError: (422, "INVALID_REQUEST"),
@@ -110,7 +111,9 @@ def handle(app: FastAPI) -> None:
     @app.exception_handler(HpcftError)
     def _ours(request: Request, error: HpcftError) -> JSONResponse:
         if isinstance(error, NoExperiment):
-            return _Answer(document("EXPERIMENT_NOT_FOUND", _in_language(request)), 404)
+            return _Answer(
+                document("EXPERIMENT_NOT_FOUND", NOT_FOUND[preferred(request.headers.get("accept-language", ""))]), 404
+            )
         if isinstance(error, Missing):
             return _Answer(document("NOT_FOUND", error.message, error.where, error.hint), 404)
         if isinstance(error, RefusedError):
@@ -139,15 +142,3 @@ def handle(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def _unforeseen(_: Request, error: Exception) -> JSONResponse:
         return _Answer(document("FAILED", f"{type(error).__name__}; the service's own output says more"), 500)
-
-
-def _in_language(request: Request) -> str:
-    asked = request.headers.get("accept-language", "")
-    for part in asked.split(","):
-        tag = part.split(";")[0].strip().lower()
-        if tag.startswith("zh"):
-            simplified = any(mark in tag for mark in ("cn", "hans", "sg"))
-            return NOT_FOUND["zh-CN" if simplified else "zh-TW"]
-        if tag.startswith("en"):
-            break
-    return NOT_FOUND["en"]

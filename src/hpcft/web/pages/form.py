@@ -51,22 +51,18 @@ class Field:
     """One input.
 
     Attributes:
-        key: of the job.
-        label: what stands above it. help: what stands below.
+        key: of the job, which stands above it. help: what stands below.
         kind: text, number, or one of several.
         choices: (value, words) of one of several.
         default: in grey.
-        least, most: of a number; None where there is no bound, or it is not itself allowed.
+        whole: of a number.
     """
 
     key: str
-    label: str
     help: str
     kind: Literal["text", "number", "choice"]
     default: str
     choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
     whole: bool = False
 
 
@@ -83,7 +79,7 @@ def form_fields() -> tuple[list[Field], dict[str, list[Field]]]:
 def _field(key: str, info: FieldInfo) -> Field:
     default = info.get_default(call_default_factory=True)
     shown = "" if default is None else _text(default)
-    about = (key, key, info.description or "")
+    about = (key, info.description or "")
     kinds = [a for a in _parts(info.annotation) if a is not types.NoneType]
     if key == "variant":
         return Field(*about, "choice", shown, tuple(VARIANTS))
@@ -92,8 +88,7 @@ def _field(key: str, info: FieldInfo) -> Field:
     if values := tuple(str(v) for k in kinds if typing.get_origin(k) is Literal for v in typing.get_args(k)):
         return Field(*about, "choice", shown, values)
     if int in kinds or float in kinds:
-        bounds = {name: getattr(m, name) for m in info.metadata for name in ("ge", "le") if hasattr(m, name)}
-        return Field(*about, "number", shown, least=bounds.get("ge"), most=bounds.get("le"), whole=float not in kinds)
+        return Field(*about, "number", shown, whole=float not in kinds)
     return Field(*about, "text", shown)
 
 

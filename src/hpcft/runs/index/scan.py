@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -43,7 +41,6 @@ _COLUMNS = (
     "cursor",
 )
 _BATCH = 500
-_MOST_READERS = 4
 # Of more the system would have to find fresh memory for each file.
 _PART = 1 << 14
 _UNSETTLED_NS = 2_000_000_000
@@ -187,32 +184,17 @@ def _read(store: sqlite3.Connection, results: str, changed: list[_Found]) -> Non
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     marks = ", ".join("?" * len(_COLUMNS))
     keys = store.execute("SELECT id, source, name FROM keys").fetchall()
-    with _readers(len(batches)) as each:
-        for rows, told in each(_rows, batches):
-            numbers_read = [(row[0],) for row in rows]
-            store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
-            # Figures are a file's text, as it is.
-            store.executemany("INSERT OR REPLACE INTO told VALUES (?1, ?2, CASE WHEN json_valid(?3) THEN ?3 END)", told)
-            _forget_derived(store, numbers_read)
-            for key, source, name in keys:
-                store.executemany(
-                    f"INSERT INTO facts SELECT ?1, run, {FACT[source]} FROM told WHERE run = ?3",  # noqa: S608
-                    [(key, path_of(name, source), number) for (number,) in numbers_read],
-                )
-
-
-@contextmanager
-def _readers(batches: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` over processes, where there is much to read, several cores, and no thread that a fork would tear."""
-    cores = min(len(os.sched_getaffinity(0)), batches, _MOST_READERS)
-    if cores < 2 or threading.active_count() > 1:
-        yield map
-        return
-    # Loaded only here: an index that is up to date needs none of it.
-    import multiprocessing
-
-    with multiprocessing.get_context("fork").Pool(cores) as pool:
-        yield pool.imap
+    for rows, told in map(_rows, batches):
+        numbers_read = [(row[0],) for row in rows]
+        store.executemany(f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
+        # Figures are a file's text, as it is.
+        store.executemany("INSERT OR REPLACE INTO told VALUES (?1, ?2, CASE WHEN json_valid(?3) THEN ?3 END)", told)
+        _forget_derived(store, numbers_read)
+        for key, source, name in keys:
+            store.executemany(
+                f"INSERT INTO facts SELECT ?1, run, {FACT[source]} FROM told WHERE run = ?3",  # noqa: S608
+                [(key, path_of(name, source), number) for (number,) in numbers_read],
+            )
 
 
 def _rows(jobs: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcft.spec.identifiers import identifier_fault, path_fault, slug
+from hpcft.spec.identifiers import identifier_fault, path_fault, slug, user_path
 
 HOSTILE = ["a\nb", 'a"b', "a'b", "$(id)", "`id`", "a;b", "-a", "a\0b", "../a", "x" * 65_536, "", "a b", ".a", "a/b"]
 
@@ -36,3 +36,8 @@ def test_what_passes_the_gate_is_harmless_to_a_shell(text: str) -> None:
 @given(st.text())
 def test_a_slug_is_an_identifier(text: str) -> None:
     assert identifier_fault(slug(text)) is None
+
+
+@pytest.mark.parametrize("text", ["~root\ud800", "~\0", "~nobody-is-called-so/data.csv", "plain.csv"])
+def test_s1_a_path_of_no_user_stays_as_it_is(text: str) -> None:
+    assert str(user_path(text)) == text

@@ -57,8 +57,12 @@ def path_fault(text: str) -> str | None:
 
 
 def user_path(text: str) -> Path:
-    """A path that a user typed. `~` of an unknown user stays as it is, where pathlib would raise."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111
+    """A path that a user typed. `~` of an unknown user stays as it is, where pathlib would raise, and so does one of a
+    name that no user can have."""
+    try:
+        return Path(os.path.expanduser(text))  # noqa: PTH111
+    except ValueError:
+        return Path(text)
 
 
 def slug(text: str) -> str:
